@@ -1,0 +1,12 @@
+//! Sans-IO core of Havre: decides everything, touches nothing.
+
+pub mod config;
+pub mod effect;
+pub mod event;
+pub mod ids;
+pub mod machine;
+pub mod replication;
+pub mod rng;
+pub mod status;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! Replication: data lineage, the write path on both sides, resynchronisation.
+
+pub mod generation;

@@ -1,0 +1,3 @@
+//! What travels between nodes: messages, frames, versions, seals.
+
+pub mod message;
