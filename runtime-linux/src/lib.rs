@@ -1,0 +1,3 @@
+//! Havre on Linux: what the operating system is asked to do.
+
+pub mod volume;
