@@ -1,1 +1,8 @@
-//! Placeholder.
+//! Simulator of Havre: whole clusters on simulated time, networks and disks.
+//!
+//! - [`chance`]: counter-based randomness, so that removing one fault leaves the rest unchanged.
+//! - [`disk`]: disks that lose, tear, delay and refuse what they were given.
+
+pub mod chance;
+pub mod disk;
+pub mod time;

@@ -1,2 +1,2 @@
-//! Placeholder.
+//! Command line of the simulator.
 fn main() {}
