@@ -63,8 +63,18 @@ id!(
     /// One run of a node's daemon: drawn at random when the daemon starts.
     Incarnation(u64), "i"
 );
+id!(
+    /// One cluster: drawn at random by `havre cluster init`, so that datagrams of another
+    /// cluster are recognised, and told apart by a witness that serves many.
+    ClusterId(u64), "c"
+);
 
 impl NodeId {
     /// The witness, as sender or receiver of messages.
+    pub const WITNESS: Self = Self(u16::MAX);
+}
+
+impl LinkId {
+    /// The way to the witness, which is on none of the networks of `cluster.xml`.
     pub const WITNESS: Self = Self(u16::MAX);
 }

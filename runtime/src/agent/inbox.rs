@@ -1,0 +1,74 @@
+//! How everything but the sockets reaches an agent.
+
+use havre_core::{
+    effect::{Answer, Command, VolumeNews},
+    ids::ModuleId,
+};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+/// The agent has ended: the daemon is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the daemon is stopping")]
+pub struct AgentGone;
+
+/// What is put into an inbox.
+#[derive(Debug)]
+pub(super) enum Letter {
+    Ask { command: Command, answer: oneshot::Sender<Answer> },
+    Volume { module: ModuleId, news: VolumeNews },
+    Stop,
+}
+
+/// The sending end of an agent's inbox. Cheap to clone; usable from any thread.
+///
+/// The queue has no bound of its own: questions are bounded by the connections of the API, news
+/// by the data paths, which send progress at most once per second.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    sender: mpsc::UnboundedSender<Letter>,
+}
+
+/// The agent's end of its inbox.
+#[derive(Debug)]
+pub struct Letters {
+    receiver: mpsc::UnboundedReceiver<Letter>,
+}
+
+/// Makes the two ends of an inbox.
+pub fn inbox() -> (Inbox, Letters) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Inbox { sender }, Letters { receiver })
+}
+
+impl Inbox {
+    /// Asks the node something, and waits for its answer.
+    ///
+    /// # Errors
+    /// The agent has ended, or ended before it answered.
+    pub async fn ask(&self, command: Command) -> Result<Answer, AgentGone> {
+        let (answer, answered) = oneshot::channel();
+        self.sender.send(Letter::Ask { command, answer }).map_err(|_| AgentGone)?;
+        answered.await.map_err(|_| AgentGone)
+    }
+
+    /// Passes on news of a module's data path. Ignored when the agent has ended.
+    pub fn volume_news(&self, module: ModuleId, news: VolumeNews) {
+        let _ = self.sender.send(Letter::Volume { module, news });
+    }
+
+    /// Ends the agent, without stopping its modules.
+    pub fn stop(&self) {
+        let _ = self.sender.send(Letter::Stop);
+    }
+}
+
+impl Letters {
+    pub(super) async fn next(&mut self) -> Option<Letter> {
+        self.receiver.recv().await
+    }
+
+    pub(super) fn try_next(&mut self) -> Option<Letter> {
+        self.receiver.try_recv().ok()
+    }
+}

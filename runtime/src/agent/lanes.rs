@@ -1,0 +1,99 @@
+//! Orders that must be carried out one after the other, and those that wait for their turn.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use havre_core::{effect::Effect, ids::ModuleId};
+
+use super::overtakes;
+
+/// A sequence of orders of which one at a time is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    /// Durable records.
+    Disk,
+    /// The data path of a module.
+    Volume(ModuleId),
+    /// The virtual addresses of a module.
+    Address(ModuleId),
+}
+
+impl Lane {
+    /// The lane of an order; `None` if it starts at once.
+    pub(super) fn of(effect: &Effect) -> Option<Self> {
+        match effect {
+            Effect::Persist { .. } => Some(Self::Disk),
+            Effect::Volume { module, request, .. } if !overtakes(request) => {
+                Some(Self::Volume(*module))
+            }
+            Effect::Address { module, .. } => Some(Self::Address(*module)),
+            _ => None,
+        }
+    }
+}
+
+/// The lanes with an order under way, and the orders behind it.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    busy: BTreeMap<Lane, VecDeque<Effect>>,
+}
+
+impl Lanes {
+    /// Returns the order if it starts now; keeps it for later otherwise.
+    pub(super) fn admit(&mut self, effect: Effect) -> Option<Effect> {
+        let Some(lane) = Lane::of(&effect) else { return Some(effect) };
+        match self.busy.get_mut(&lane) {
+            Some(queue) => {
+                queue.push_back(effect);
+                None
+            }
+            None => {
+                self.busy.insert(lane, VecDeque::new());
+                Some(effect)
+            }
+        }
+    }
+
+    /// Notes that the order under way has ended; returns the one that starts now.
+    pub(super) fn ended(&mut self, lane: Lane) -> Option<Effect> {
+        let next = self.busy.get_mut(&lane)?.pop_front();
+        if next.is_none() {
+            self.busy.remove(&lane);
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use havre_core::{
+        effect::VolumeRequest,
+        ids::{NodeId, OpId},
+    };
+
+    use super::*;
+
+    fn volume(op: u64, request: VolumeRequest) -> Effect {
+        Effect::Volume { op: OpId(op), module: ModuleId(1), request }
+    }
+
+    #[test]
+    fn orders_to_a_data_path_start_one_after_the_other() {
+        let mut lanes = Lanes::default();
+        let first = volume(1, VolumeRequest::Prepare);
+        let second = volume(2, VolumeRequest::Admit { peer: NodeId(1), full: false });
+        assert_eq!(lanes.admit(first.clone()), Some(first));
+        assert_eq!(lanes.admit(second.clone()), None);
+        assert_eq!(lanes.ended(Lane::Volume(ModuleId(1))), Some(second));
+        assert_eq!(lanes.ended(Lane::Volume(ModuleId(1))), None);
+        let third = volume(3, VolumeRequest::Close { clean: true });
+        assert_eq!(lanes.admit(third.clone()), Some(third));
+    }
+
+    #[test]
+    fn fencing_overtakes_an_order_under_way() {
+        let mut lanes = Lanes::default();
+        assert!(lanes.admit(volume(1, VolumeRequest::Close { clean: true })).is_some());
+        let fence = volume(2, VolumeRequest::Fence);
+        assert_eq!(lanes.admit(fence.clone()), Some(fence));
+    }
+}
