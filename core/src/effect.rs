@@ -96,6 +96,8 @@ pub struct WitnessRecord {
     pub generation: Option<Generation>,
     /// Nodes that hold every acknowledged write of it.
     pub in_sync: Vec<NodeId>,
+    /// The holder overrode `in_sync` and has not recorded a generation of its own yet.
+    pub forced: bool,
 }
 
 /// A record to be made durable: replaces the earlier one of the same key, or fails and leaves it.

@@ -72,6 +72,9 @@ pub struct ModuleBeat {
     pub phase: Phase,
     /// Whether this node runs, starts or stops the application, or may still hold the address.
     pub serving: bool,
+    /// Promise: this node does not take over for one lease length after hearing a heartbeat of a
+    /// primary, and the number it has heard stands in [`Heartbeat::heard`].
+    pub backing: bool,
     /// History of the local copy, durable.
     pub lineage: Lineage,
     /// Whether this node was the last to be primary, as far as it knows.

@@ -1,0 +1,78 @@
+//! Planted bugs. With feature `mutants` a test harness switches one of them on; without it, every
+//! question is answered "no" at compile time.
+//!
+//! They measure the simulator: each must be found within a fixed number of seeds.
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// A planted bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Mutant {
+            /// Every planted bug.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Its name, as the command line takes it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// A primary keeps running for a whole lease after its right has ended.
+    LeaseOutlivesPromise,
+    /// A restarted node forgets that it may have promised not to take over.
+    NoBootHold,
+    /// The witness answers before its record is durable.
+    WitnessGrantsBeforeDurable,
+    /// A restarted witness does not let old leases run out.
+    WitnessForgetsLeases,
+    /// A primary goes on alone before that is on record anywhere else.
+    SoloBeforeCommit,
+    /// A node whose copy is outdated may take over.
+    OutdatedMayPromote,
+    /// The peer consents before its own copy is durably marked as outdated.
+    ConsentBeforeDurable,
+    /// A target calls itself consistent as soon as the resynchronisation begins.
+    ConsistentTooEarly,
+    /// A fenced node leaves its address in place.
+    FenceKeepsAddress,
+    /// A node takes over while it still backs the primary.
+    BacksWhileTakingOver,
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Switches one planted bug on in this thread, or all off.
+    pub fn select(mutant: Option<Mutant>) {
+        ACTIVE.with(|active| active.set(mutant));
+    }
+
+    /// Whether this planted bug is on.
+    pub fn active(mutant: Mutant) -> bool {
+        ACTIVE.with(|active| active.get() == Some(mutant))
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::{active, select};
+
+/// Whether this planted bug is on: never, in a build without the feature.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn active(_mutant: Mutant) -> bool {
+    false
+}
