@@ -5,4 +5,7 @@
 //! [`VolumeNews`](havre_core::effect::VolumeNews). What it must mark, ship and wait for is decided
 //! by the machines of `havre_core::replication`; the files here only carry it out.
 
+pub mod apply;
 pub mod marklog;
+pub mod place;
+pub mod tree;
