@@ -8,4 +8,6 @@
 pub mod apply;
 pub mod marklog;
 pub mod place;
+pub mod stream;
 pub mod tree;
+pub mod uring;
