@@ -10,3 +10,4 @@ pub mod net;
 pub mod os;
 pub mod redacted;
 pub mod seal;
+pub mod store;
