@@ -44,6 +44,26 @@ mutants! {
     FenceKeepsAddress,
     /// A node takes over while it still backs the primary.
     BacksWhileTakingOver,
+    /// A change is applied although its mark is not durable yet.
+    MarkNotAwaited,
+    /// Marks are cleared although the target may not hold the change durably.
+    ClearMarksEarly,
+    /// A barrier completes although the target has not received what precedes it.
+    AckBeforeReceipt,
+    /// The source says that the target caught up while items changed since they were copied.
+    EnlistBeforeFinalPass,
+    /// A source that lost its enlisted target completes barriers by itself.
+    CompleteBarrierWhileOrphaned,
+    /// A fenced source goes on completing changes as successful.
+    FenceIgnored,
+    /// The target says "durable" before its disk does.
+    TargetAcksBeforeSync,
+    /// The target says that it caught up while it is still being resynchronised.
+    CaughtUpTooEarly,
+    /// A target that is promoted does not carry out what it has received.
+    PromoteWithoutDrain,
+    /// The source drops the marks that the target sends at the start of a resynchronisation.
+    TargetMarksIgnored,
 }
 
 #[cfg(feature = "mutants")]
