@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{LinkId, NodeId};
 
+mod parse;
+
+pub use parse::{LANS_MAX, NODES_MAX, parse};
+
 /// The whole of `cluster.xml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterConfig {

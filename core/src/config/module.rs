@@ -6,6 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config::cluster::LinkTiming, ids::NodeId};
 
+mod heart;
+mod parse;
+mod quorum;
+mod rfs;
+mod service;
+mod user;
+mod vip;
+
+pub use parse::parse;
+
 /// The whole of `userconfig.xml`, macros expanded, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleConfig {

@@ -1,0 +1,126 @@
+//! Reads `userconfig.xml`: tree, macros, table, then each part into its type.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::config::{
+    cluster::ClusterConfig,
+    error::{ConfigErrors, Parsed, Position, Report},
+    macros::Names,
+    module::{ModuleConfig, QuorumPolicy, ServiceConfig, heart, quorum, rfs, service, user, vip},
+    read::{self, View},
+    schema::SAFE,
+    suggest,
+    xml::{self, Element},
+};
+
+/// Reads the text of a `userconfig.xml` for the given cluster; `file` is its name in messages and
+/// `environment` the variables that `%name%` may use.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file; nothing is read half.
+pub fn parse(
+    file: &Path,
+    text: &str,
+    cluster: &ClusterConfig,
+    environment: &BTreeMap<String, String>,
+) -> Result<Parsed<ModuleConfig>, ConfigErrors> {
+    let mut report = Report::new(file);
+    let tops = xml::read(text, &mut report);
+    let safe = root(tops, &mut report).map(|mut safe| {
+        let macros = safe.children.iter().filter(|c| c.name == "macro");
+        let names = Names::collect(macros, environment, &mut report);
+        names.expand_tree(&mut safe, &mut report);
+        flatten_checks(&mut safe, &mut report);
+        safe
+    });
+    let value = safe.and_then(|safe| {
+        read::check(&safe, &SAFE, false, &mut report);
+        let service = View::new(&safe, &SAFE).child("service")?;
+        build(service, cluster, &mut report)
+    });
+    report.finish(value)
+}
+
+/// The one `<safe>`, with the macros that stand in front of it.
+fn root(tops: Vec<Element>, report: &mut Report<'_>) -> Option<Element> {
+    let mut safe: Option<Element> = None;
+    let mut macros: Vec<Element> = Vec::new();
+    for top in tops {
+        let near = suggest::nearest(&top.name, [SAFE.name]).is_some();
+        match top.name.as_str() {
+            "macro" => {
+                let message = "<macro> stands outside of <safe>";
+                report.warning(top.at, message, "move it inside, in front of <service>");
+                macros.push(top);
+            }
+            "safe" if safe.is_some() => {
+                report.error(top.at, "a second <safe>", "keep one <safe> per file");
+            }
+            "safe" => safe = Some(top),
+            name => {
+                let remedy = match name {
+                    "cluster" => "this is the file of the cluster, cluster.xml",
+                    "service" => "put <safe> around <service>",
+                    _ if near => "did you mean <safe>?",
+                    _ => "the file must hold one <safe>",
+                };
+                report.error(top.at, format!("<{name}> in the place of <safe>"), remedy);
+                if near && safe.is_none() {
+                    safe = Some(top);
+                }
+            }
+        }
+    }
+    if safe.is_none() && !report.has_errors() {
+        let at = Position { line: 1, column: 1 };
+        report.error(at, "the file contains no <safe>", "begin it with <!DOCTYPE safe> and <safe>");
+    }
+    let mut safe = safe?;
+    // The macros count as the first: whatever uses them comes later.
+    macros.append(&mut safe.children);
+    safe.children = macros;
+    Some(safe)
+}
+
+/// Lifts the checkers of a `<check>` inside a `<check>`.
+fn flatten_checks(safe: &mut Element, report: &mut Report<'_>) {
+    for service in safe.children.iter_mut().filter(|c| c.name == "service") {
+        for outer in service.children.iter_mut().filter(|c| c.name == "check") {
+            while let Some(place) = outer.children.iter().position(|c| c.name == "check") {
+                let inner = outer.children.remove(place);
+                let message = "<check> inside <check>: read as one";
+                report.warning(inner.at, message, "remove the inner <check> and </check>");
+                outer.children.extend(inner.children);
+            }
+        }
+    }
+}
+
+fn build(view: View<'_>, cluster: &ClusterConfig, report: &mut Report<'_>) -> Option<ModuleConfig> {
+    let mirror = match view.word("mode") {
+        Some("mirror") => true,
+        Some(mode) => {
+            let message = format!("mode=\"{mode}\" is not supported yet");
+            let remedy = "only mode=\"mirror\" is, a pair of nodes with one primary";
+            report.error(view.at_attribute("mode"), message, remedy);
+            false
+        }
+        None => true,
+    };
+    quorum::check_through_own_address(view, report);
+    if !mirror {
+        return None;
+    }
+    let nodes = cluster.nodes.len();
+    if nodes != 2 {
+        let message = format!("a mirror needs exactly 2 nodes, the cluster has {nodes}");
+        report.error(view.at(), message, "correct cluster.xml");
+    }
+    let service: ServiceConfig = service::build(view, cluster, report);
+    let heart = heart::build(view, cluster, report);
+    let (interfaces, tcp_reset) = vip::build(view, cluster, report);
+    let rfs = rfs::build(view, report);
+    let user = user::build(view, report);
+    let quorum: QuorumPolicy = quorum::build(view, cluster, report);
+    Some(ModuleConfig { service, heart: heart?, interfaces, tcp_reset, rfs, user, quorum })
+}

@@ -1,0 +1,50 @@
+//! `<service>`: how the module starts and how patient it is.
+
+use crate::config::{
+    cluster::ClusterConfig,
+    error::Report,
+    module::{BootPolicy, DefaultPrimary, ServiceConfig},
+    read::View,
+    suggest,
+};
+
+pub(super) fn build(
+    view: View<'_>,
+    cluster: &ClusterConfig,
+    report: &mut Report<'_>,
+) -> ServiceConfig {
+    let boot = match view.word("boot") {
+        Some("on") => BootPolicy::On,
+        Some("off") => BootPolicy::Off,
+        Some("auto") => BootPolicy::Auto,
+        _ => BootPolicy::Ignore,
+    };
+    ServiceConfig {
+        boot,
+        boot_delay: view.time_or_default("boot_delay"),
+        failover: view.is_on("failover"),
+        default_primary: default_primary(view, cluster, report),
+        maxloop: view.count("maxloop").and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
+        loop_interval: view.time_or_default("loop_interval"),
+        automatic_reboot: view.is_on("automatic_reboot"),
+    }
+}
+
+fn default_primary(
+    view: View<'_>,
+    cluster: &ClusterConfig,
+    report: &mut Report<'_>,
+) -> DefaultPrimary {
+    let name = match view.word("defaultprim") {
+        None | Some("alone") => return DefaultPrimary::Alone,
+        Some("lastprim") => return DefaultPrimary::Last,
+        Some(name) => name,
+    };
+    if let Some(node) = cluster.node_named(name) {
+        return DefaultPrimary::Node(node);
+    }
+    let known = ["alone", "lastprim"].into_iter().chain(cluster.nodes.iter().map(String::as_str));
+    let message = format!("defaultprim=\"{name}\" is not a node of the cluster");
+    report.error(view.at_attribute("defaultprim"), message, suggest::remedy(name, known));
+    DefaultPrimary::Alone
+}
