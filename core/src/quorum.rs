@@ -265,14 +265,8 @@ impl Quorum {
         out: &mut Out<Action>,
     ) {
         let nonce = self.next_nonce();
-        self.consent = Some(Consent {
-            generation,
-            promote,
-            forced,
-            nonce,
-            first_sent: now,
-            resend: now,
-        });
+        self.consent =
+            Some(Consent { generation, promote, forced, nonce, first_sent: now, resend: now });
         self.pursue(now, out);
     }
 
@@ -556,9 +550,7 @@ impl Machine for Quorum {
                 let refusal = attempt.refusal;
                 return self.refuse(now, refusal, out);
             }
-            Stage::Held
-                if self.config.kind == Kind::Lease && now >= self.lease.fence_at() =>
-            {
+            Stage::Held if self.config.kind == Kind::Lease && now >= self.lease.fence_at() => {
                 self.idle();
                 self.release(now, out);
                 out.push(Action::Lost);

@@ -148,10 +148,8 @@ impl<K: Ord + Clone> Witness<K> {
     }
 
     fn persisted(&mut self, now: Instant, op: OpId, ok: bool, out: &mut Out<Action<K>>) {
-        let found = self
-            .entries
-            .iter_mut()
-            .find(|(_, e)| e.pending.as_ref().is_some_and(|p| p.op == op));
+        let found =
+            self.entries.iter_mut().find(|(_, e)| e.pending.as_ref().is_some_and(|p| p.op == op));
         let Some((key, entry)) = found else { return };
         let pending = entry.pending.take().expect("the entry was found by its pending order");
         if !ok {
@@ -208,13 +206,7 @@ impl Entry {
         end.since(now)
     }
 
-    fn judge(
-        &self,
-        now: Instant,
-        started: Instant,
-        from: NodeId,
-        verb: &WitnessVerb,
-    ) -> Judgement {
+    fn judge(&self, now: Instant, started: Instant, from: NodeId, verb: &WitnessVerb) -> Judgement {
         match verb {
             WitnessVerb::Acquire { lease_ms, forced } => {
                 self.judge_acquire(now, started, from, *lease_ms, *forced)
@@ -226,8 +218,8 @@ impl Entry {
                 }
                 let record = &self.record;
                 let old = record.generation;
-                let grows = old == Some(*generation)
-                    && record.in_sync.iter().all(|n| in_sync.contains(n));
+                let grows =
+                    old == Some(*generation) && record.in_sync.iter().all(|n| in_sync.contains(n));
                 let follows = old.is_none_or(|g| generation.number > g.number);
                 if !(grows || follows || record.forced) {
                     // A late repetition of something that has been overtaken.

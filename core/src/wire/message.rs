@@ -75,6 +75,12 @@ pub struct ModuleBeat {
     /// Promise: this node does not take over for one lease length after hearing a heartbeat of a
     /// primary, and the number it has heard stands in [`Heartbeat::heard`].
     pub backing: bool,
+    /// Whether the application runs and a secondary may come.
+    pub open: bool,
+    /// Whether the module is started.
+    pub started: bool,
+    /// Whether this node is asking for the right to run.
+    pub wanting: bool,
     /// History of the local copy, durable.
     pub lineage: Lineage,
     /// Whether this node was the last to be primary, as far as it knows.

