@@ -1,3 +1,4 @@
 //! Havre on Linux: what the operating system is asked to do.
 
+pub mod fuse;
 pub mod volume;
