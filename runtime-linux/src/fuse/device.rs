@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{Mode, OFlags, StatVfsMountFlags},
     io::Errno,
     mount::{MountFlags, UnmountFlags},
 };
@@ -55,7 +55,7 @@ impl Device {
         self.fd.as_fd()
     }
 
-    /// Mounts this connection over `directory`.
+    /// Mounts this connection over `directory`, with the restrictions of what is beneath.
     pub(super) fn mount(&self, directory: &Path, max_read: u32) -> Result<(), Errno> {
         let options = format!(
             "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,\
@@ -63,7 +63,17 @@ impl Device {
             self.fd.as_raw_fd()
         );
         let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-        let flags = MountFlags::NODEV | MountFlags::NOATIME;
+        let beneath = rustix::fs::statvfs(directory)?.f_flag;
+        let mut flags = MountFlags::NOATIME;
+        for (has, means) in [
+            (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+            (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+            (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        ] {
+            if beneath.contains(has) {
+                flags |= means;
+            }
+        }
         rustix::mount::mount("havre", directory, "fuse.havre", flags, options.as_c_str())
     }
 
