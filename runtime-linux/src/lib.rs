@@ -1,4 +1,14 @@
 //! Havre on Linux: what the operating system is asked to do.
 
+pub mod arp;
+pub mod clock;
 pub mod fuse;
+pub mod interface;
+pub mod lab;
+pub mod nd;
+pub mod netlink;
+pub mod packet;
+pub mod priority;
+pub mod tcp_reset;
+pub mod vip;
 pub mod volume;

@@ -1,0 +1,269 @@
+//! The thread that renews the lifetimes of held addresses, repeats announcements, and announces
+//! again when an interface comes back.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    net::{
+        AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
+        socket_with,
+    },
+};
+use tracing::warn;
+
+use crate::{
+    arp::{self, Mac},
+    interface::{self, Address, Interface},
+    nd,
+    netlink::{Family, Netlink},
+    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV6, PacketSocket},
+    priority,
+    vip::{LIFETIME_S, Reroute, Table, lock},
+};
+
+/// A quarter of the lifetime: three renewals may be late before the address goes.
+const RENEW: Duration = Duration::from_millis(500);
+/// Delays of the repetitions that follow every announcement.
+const REPETITIONS: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_millis(1_000),
+];
+/// `RTMGRP_LINK`: news of interfaces.
+const LINK_NEWS: u32 = 1;
+
+/// One held address.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    address: Address,
+    mac: Option<Mac>,
+    /// Moments of further announcements, earliest last.
+    due: Vec<Instant>,
+    reroute: Option<(Duration, Instant)>,
+}
+
+impl Held {
+    pub(super) fn new(
+        address: Address,
+        interface: &Interface,
+        reroute: Option<Reroute>,
+        now: Instant,
+    ) -> Self {
+        let mac = interface.mac.filter(|_| interface.resolves);
+        let reroute = reroute.map(|r| (r.interval, now + r.elapse));
+        let mut held = Self { address, mac, due: Vec::new(), reroute };
+        held.repeat(now);
+        held
+    }
+
+    /// Plans the repetitions that follow an announcement made now.
+    pub(super) fn repeat(&mut self, now: Instant) {
+        self.due = REPETITIONS.iter().rev().map(|delay| now + *delay).collect();
+        if let Some((interval, end)) = self.reroute
+            && now + interval <= end
+        {
+            self.due.insert(0, now + interval);
+        }
+    }
+
+    /// Sends one announcement.
+    pub(super) fn announce(&self) -> io::Result<()> {
+        let Some(mac) = self.mac else { return Ok(()) };
+        match self.address.addr {
+            IpAddr::V4(addr) => {
+                let socket = PacketSocket::open(self.address.index, ETHERTYPE_ARP)?;
+                for frame in arp::announcements(mac, addr) {
+                    socket.send(&frame)?;
+                }
+            }
+            IpAddr::V6(addr) => {
+                let socket = PacketSocket::open(self.address.index, ETHERTYPE_IPV6)?;
+                socket.send(&nd::announcement(mac, addr))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the announcements that are due off the plan; whether there was one.
+    fn take_due(&mut self, now: Instant) -> bool {
+        let mut was_due = false;
+        while self.due.last().is_some_and(|at| *at <= now) {
+            let at = self.due.pop().expect("the loop condition saw it");
+            was_due = true;
+            if let Some((interval, end)) = self.reroute
+                && self.due.is_empty()
+                && at + interval <= end
+            {
+                self.due.push(at + interval);
+            }
+        }
+        was_due
+    }
+}
+
+/// Interrupts the keeper's sleep.
+#[derive(Debug)]
+pub(super) struct Waker(OwnedFd);
+
+impl Waker {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    pub(super) fn wake(&self) {
+        // Fails only if the counter is full, and then the keeper is awake anyway.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+/// The keeper thread's own things.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    table: Arc<Mutex<Table>>,
+    waker: Arc<Waker>,
+    netlink: Netlink,
+    news: OwnedFd,
+    renew_at: Instant,
+}
+
+impl Keeper {
+    pub(super) fn new(table: Arc<Mutex<Table>>, waker: Arc<Waker>) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let news = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        bind(&news, &SocketAddrNetlink::new(0, LINK_NEWS))?;
+        let netlink = Netlink::open(Family::Route)?;
+        Ok(Self { table, waker, netlink, news, renew_at: Instant::now() + RENEW })
+    }
+
+    pub(super) fn run(mut self) {
+        // A late renewal would drop an address that is rightfully held.
+        priority::raise_thread();
+        while !lock(&self.table).closing {
+            let now = Instant::now();
+            self.renew(now);
+            self.announce_due(now);
+            self.sleep(now);
+            if self.link_came_back() {
+                let now = Instant::now();
+                self.renew_at = now;
+                lock(&self.table).held.values_mut().for_each(|held| held.repeat(now));
+            }
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if now < self.renew_at {
+            return;
+        }
+        self.renew_at = now + RENEW;
+        // Under the lock: a removal must not be undone by a renewal that was already under way.
+        let table = lock(&self.table);
+        for (addr, held) in &table.held {
+            if let Err(error) = interface::set_address(&mut self.netlink, held.address, LIFETIME_S)
+            {
+                warn!(%addr, %error, "the virtual address could not be renewed");
+            }
+        }
+    }
+
+    fn announce_due(&self, now: Instant) {
+        let due: Vec<Held> = lock(&self.table)
+            .held
+            .values_mut()
+            .filter_map(|held| held.take_due(now).then(|| held.clone()))
+            .collect();
+        for held in due {
+            if let Err(error) = held.announce() {
+                let addr = held.address.addr;
+                warn!(%addr, %error, "the virtual address could not be announced");
+            }
+        }
+    }
+
+    fn sleep(&self, now: Instant) {
+        let next = {
+            let table = lock(&self.table);
+            let due = table.held.values().filter_map(|held| held.due.last().copied());
+            // With nothing held there is nothing to renew: sleep until somebody wakes us.
+            let renew = (!table.held.is_empty()).then_some(self.renew_at);
+            due.chain(renew).min()
+        };
+        let limit = next.map(|at| at.saturating_duration_since(now));
+        let limit = limit.map(|l| Timespec::try_from(l).expect("at most an arp_interval"));
+        let mut fds =
+            [PollFd::new(&self.waker.0, PollFlags::IN), PollFd::new(&self.news, PollFlags::IN)];
+        if let Err(error) = poll(&mut fds, limit.as_ref())
+            && error != rustix::io::Errno::INTR
+        {
+            warn!(%error, "the keeper of virtual addresses cannot sleep");
+            std::thread::sleep(RENEW);
+        }
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&self.waker.0, &mut counter);
+    }
+
+    /// Reads the news of interfaces; whether an interface is, after a change, in operation.
+    fn link_came_back(&self) -> bool {
+        let mut buffer = [0; 4096];
+        let mut came_back = false;
+        // Other news (statistics, renames) only causes a spare announcement.
+        while let Ok((length, _)) = recv(&self.news, &mut buffer[..], RecvFlags::empty()) {
+            const FLAGS: usize = 16 + 8;
+            const RUNNING_AND_UP: u32 = 0x41;
+            let flags = crate::netlink::u32_at(&buffer[..length], FLAGS).unwrap_or(0);
+            came_back |= flags & RUNNING_AND_UP == RUNNING_AND_UP;
+        }
+        came_back
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(reroute: Option<Reroute>, now: Instant) -> Held {
+        let addr = "10.0.0.1".parse().expect("an address");
+        let address = Address { index: 1, addr, prefix: 24 };
+        let interface = Interface {
+            index: 1,
+            name: "e".to_owned(),
+            mac: None,
+            up: true,
+            running: true,
+            resolves: true,
+        };
+        Held::new(address, &interface, reroute, now)
+    }
+
+    /// Milliseconds after `start` at which announcements are made, up to `limit_ms`.
+    fn announcements(mut held: Held, start: Instant, limit_ms: u64) -> Vec<u64> {
+        (0..limit_ms).filter(|ms| held.take_due(start + Duration::from_millis(*ms))).collect()
+    }
+
+    #[test]
+    fn an_announcement_is_repeated_quickly_and_then_never() {
+        let start = Instant::now();
+        assert_eq!(announcements(held(None, start), start, 10_000), [20, 100, 400, 1_000]);
+    }
+
+    #[test]
+    fn with_arp_reroute_it_is_repeated_every_interval_until_elapse() {
+        let start = Instant::now();
+        let reroute = Reroute {
+            interval: Duration::from_millis(3_000),
+            elapse: Duration::from_millis(10_000),
+        };
+        assert_eq!(
+            announcements(held(Some(reroute), start), start, 20_000),
+            [20, 100, 400, 1_000, 3_000, 6_000, 9_000]
+        );
+    }
+}
