@@ -1,6 +1,7 @@
 //! Sans-IO core of Havre: decides everything, touches nothing.
 
 pub mod config;
+pub mod driver;
 pub mod effect;
 pub mod event;
 pub mod ids;
@@ -13,5 +14,7 @@ pub mod quorum;
 pub mod replication;
 pub mod rng;
 pub mod status;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;
 pub mod wire;

@@ -275,6 +275,8 @@ pub struct Mirror {
     outdated: bool,
     address_held: bool,
     address_retries: u32,
+    /// Why the last attempt to become primary failed, while attempts go on.
+    refused: Option<WaitReason>,
     start_after_cleaning: Option<bool>,
     application: bool,
     progress: Option<Progress>,
@@ -328,6 +330,7 @@ impl Mirror {
             outdated: false,
             address_held: false,
             address_retries: 0,
+            refused: None,
             start_after_cleaning: None,
             application: false,
             progress: None,
@@ -414,7 +417,8 @@ impl Mirror {
         let after = self.shown();
         if let Mode::Waiting(wait) = &self.mode {
             self.evaluate_at = Some(now + EVALUATE_PERIOD);
-            if before != after || *wait != WaitReason::Transition {
+            let repeated = self.refused.as_ref() == Some(wait);
+            if *wait != WaitReason::Transition && !repeated {
                 self.notify(EventKind::Waiting(wait.clone()), out);
             }
         }

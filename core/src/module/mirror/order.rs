@@ -136,6 +136,7 @@ impl Mirror {
         };
         self.notify(EventKind::ActionCalled { action, by }, out);
         self.wish = wish;
+        self.refused = None;
         self.failover_off = false;
         self.yield_until = Instant::ZERO;
         self.discovering_until = now + self.settings.pulse * DISCOVERY_PULSES;
@@ -247,6 +248,7 @@ impl Mirror {
     ) {
         self.role = State::Wait;
         let text = reason.to_string();
-        self.transition(now, Mode::Waiting(reason), &text, out);
+        self.transition(now, Mode::Waiting(reason.clone()), &text, out);
+        self.refused = Some(reason).filter(|r| *r != WaitReason::Transition);
     }
 }

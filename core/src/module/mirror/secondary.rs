@@ -29,6 +29,7 @@ impl Mirror {
         self.notify(EventKind::ActionCalled { action: Verb::Second, by: Actor::Automatic }, out);
         self.role = State::Second;
         self.outdated = false;
+        self.refused = None;
         self.transition(now, Mode::Joining, "the other node is primary", out);
         let full = self.keeper.durable().lineage.copy == CopyState::Blank || self.full_resync;
         self.notify(EventKind::ResyncStarted { target: true, full }, out);

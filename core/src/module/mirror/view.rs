@@ -21,6 +21,7 @@ impl Mirror {
             Mode::Acquiring { from: State::Second, .. } | Mode::Joining => {
                 (State::Second, Phase::Transient)
             }
+            Mode::Acquiring { .. } if self.refused.is_some() => (State::Wait, Phase::NotReady),
             Mode::Acquiring { .. } => (State::Wait, Phase::Transient),
             Mode::Promoting => (State::Alone, Phase::Transient),
             Mode::Primary { link } => (primary_state(*link), Phase::Ready),
@@ -88,6 +89,7 @@ impl Mirror {
             phase,
             wait: match &self.mode {
                 Mode::Waiting(reason) => Some(reason.clone()),
+                Mode::Acquiring { .. } => self.refused.clone(),
                 _ => None,
             },
             reason: self.reason.clone(),

@@ -84,7 +84,9 @@ impl Mirror {
         let generation = self.new_generation(origin);
         let forced = origin == Origin::Forced || !self.settings.shape.replicated;
         let verb = if origin == Origin::Forced { Verb::Prim } else { Verb::Alone };
-        self.notify(EventKind::ActionCalled { action: verb, by: by.clone() }, out);
+        if self.refused.is_none() {
+            self.notify(EventKind::ActionCalled { action: verb, by: by.clone() }, out);
+        }
         self.transition(now, Mode::Acquiring { from, generation, by }, "asking for quorum", out);
         out.push(Action::Quorum(quorum::Input::Acquire { generation, forced }));
     }
@@ -159,7 +161,8 @@ impl Mirror {
             self.stop_to(now, &After::Wait(reason), true, out);
         } else {
             let text = reason.to_string();
-            self.transition(now, Mode::Waiting(reason), &text, out);
+            self.transition(now, Mode::Waiting(reason.clone()), &text, out);
+            self.refused = Some(reason);
         }
     }
 
@@ -188,6 +191,7 @@ impl Mirror {
     /// The application runs.
     pub(super) fn promoted(&mut self, now: Instant, out: &mut Out<Action>) {
         self.wish = Wish::None;
+        self.refused = None;
         self.failover_off = false;
         self.outdated = false;
         self.yield_until = Instant::ZERO;
