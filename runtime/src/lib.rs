@@ -6,8 +6,11 @@
 //! so that the simulator can run it unchanged.
 
 pub mod agent;
+pub mod cluster;
+pub mod events;
 pub mod net;
 pub mod os;
 pub mod redacted;
 pub mod seal;
 pub mod store;
+pub mod transport;

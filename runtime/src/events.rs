@@ -1,0 +1,6 @@
+//! What happened, for people and programs: module logs, their texts, tracing output.
+
+pub mod log;
+pub mod text;
+pub mod time;
+pub mod trace;
