@@ -50,6 +50,8 @@ pub enum Input {
     Booted {
         /// Start the module.
         start: bool,
+        /// An earlier run of the daemon left the application running.
+        running: bool,
     },
     /// The delay of an automatic start is over.
     Started,
@@ -93,6 +95,7 @@ enum Step {
 pub struct Module {
     id: ModuleId,
     peer: NodeId,
+    timeout: Duration,
     link_names: Vec<(LinkId, String)>,
     ping_targets: Vec<IpAddr>,
     ping: Option<OpId>,
@@ -139,6 +142,7 @@ impl Module {
         Self {
             id,
             peer: settings.peer,
+            timeout: settings.timeout,
             link_names: links.iter().map(|(id, _, name)| (*id, name.clone())).collect(),
             ping_targets,
             ping: None,
@@ -167,6 +171,14 @@ impl Module {
         status
     }
 
+    /// Until when this module may serve here if nothing more is heard of the daemon: the end of
+    /// the right to run, and in any case a little before the peer would give this node up.
+    pub fn guard(&self, now: Instant) -> Option<Instant> {
+        let silence = now + self.timeout * 7 / 8;
+        let right = self.quorum.right_until().unwrap_or(Instant::FAR_FUTURE);
+        (self.mirror.serving() && self.quorum.held()).then(|| silence.min(right))
+    }
+
     /// Whether the witness answered lately; `None` if none is used.
     pub fn witness_seen(&self, now: Instant) -> Option<bool> {
         self.quorum.witness_seen(now)
@@ -188,19 +200,19 @@ impl Module {
         }
     }
 
-    fn to_mirror(&mut self, now: Instant, input: mirror::Input) -> Vec<Step> {
+    fn tell_mirror(&mut self, now: Instant, input: mirror::Input) -> Vec<Step> {
         let mut actions = Out::new();
         self.mirror.handle(now, input, &mut actions);
         actions.drain().map(Step::Mirror).collect()
     }
 
-    fn to_quorum(&mut self, now: Instant, input: quorum::Input) -> Vec<Step> {
+    fn tell_quorum(&mut self, now: Instant, input: quorum::Input) -> Vec<Step> {
         let mut actions = Out::new();
         self.quorum.handle(now, input, &mut actions);
         actions.drain().map(Step::Quorum).collect()
     }
 
-    fn to_membership(&mut self, now: Instant, input: membership::Input) -> Vec<Step> {
+    fn tell_membership(&mut self, now: Instant, input: membership::Input) -> Vec<Step> {
         let mut actions = Out::new();
         self.membership.handle(now, input, &mut actions);
         actions.drain().map(Step::Membership).collect()
@@ -223,8 +235,8 @@ impl Module {
             membership::Action::PeerAlive => true,
             membership::Action::PeerSilent => false,
         };
-        let mut steps = self.to_quorum(now, quorum::Input::PeerAlive(alive));
-        steps.extend(self.to_mirror(now, mirror::Input::PeerAlive(alive)));
+        let mut steps = self.tell_quorum(now, quorum::Input::PeerAlive(alive));
+        steps.extend(self.tell_mirror(now, mirror::Input::PeerAlive(alive)));
         steps
     }
 
@@ -248,7 +260,7 @@ impl Module {
                 out.push(Effect::Ping { op, targets, limit: PING_LIMIT });
                 return Vec::new();
             }
-            news => return self.to_mirror(now, mirror::Input::Quorum(news)),
+            news => return self.tell_mirror(now, mirror::Input::Quorum(news)),
         };
         out.push(Effect::Send { to, route: Route::All, message, after: None });
         Vec::new()
@@ -265,7 +277,7 @@ impl Module {
                 out.push(effect);
                 Vec::new()
             }
-            mirror::Action::Quorum(input) => self.to_quorum(now, input),
+            mirror::Action::Quorum(input) => self.tell_quorum(now, input),
             mirror::Action::ClaimAnswer { nonce, verdict } => {
                 let message = Message::ClaimReply { module: self.id, nonce, verdict };
                 out.push(Effect::Send { to: self.peer, route: Route::All, message, after: None });
@@ -283,20 +295,20 @@ impl Module {
         out: &mut Out<Effect>,
     ) {
         let (Heard::Fresh { latest, echo, .. }, Some(beat)) = (heard, beat) else { return };
-        let steps = self.to_membership(now, membership::Input::Heard(link));
+        let steps = self.tell_membership(now, membership::Input::Heard(link));
         self.route(now, steps, out);
         if !latest {
             return;
         }
         if beat.serving {
-            let steps = self.to_quorum(now, quorum::Input::PeerServing);
+            let steps = self.tell_quorum(now, quorum::Input::PeerServing);
             self.route(now, steps, out);
         }
         if let Some(echo) = echo.filter(|_| beat.backing) {
-            let steps = self.to_quorum(now, quorum::Input::Backed(echo.sent));
+            let steps = self.tell_quorum(now, quorum::Input::Backed(echo.sent));
             self.route(now, steps, out);
         }
-        let steps = self.to_mirror(now, mirror::Input::Beat(beat));
+        let steps = self.tell_mirror(now, mirror::Input::Beat(beat));
         self.route(now, steps, out);
     }
 }
@@ -308,26 +320,28 @@ impl Machine for Module {
     fn handle(&mut self, now: Instant, input: Input, out: &mut Out<Effect>) {
         let steps = match input {
             Input::Heard { link, heard, beat } => return self.heard(now, link, heard, beat, out),
-            Input::Booted { start } => self.to_mirror(now, mirror::Input::Booted { start }),
-            Input::Started => self.to_mirror(now, mirror::Input::Started),
-            Input::Claimed(claim) => self.to_mirror(now, mirror::Input::Claimed(claim)),
+            Input::Booted { start, running } => {
+                self.tell_mirror(now, mirror::Input::Booted { start, running })
+            }
+            Input::Started => self.tell_mirror(now, mirror::Input::Started),
+            Input::Claimed(claim) => self.tell_mirror(now, mirror::Input::Claimed(claim)),
             Input::ClaimAnswered { nonce, verdict } => {
-                self.to_quorum(now, quorum::Input::ClaimAnswered { nonce, verdict })
+                self.tell_quorum(now, quorum::Input::ClaimAnswered { nonce, verdict })
             }
             Input::WitnessAnswered(reply) => {
-                self.to_quorum(now, quorum::Input::WitnessAnswered(reply))
+                self.tell_quorum(now, quorum::Input::WitnessAnswered(reply))
             }
             Input::Ordered(request, order) => {
-                self.to_mirror(now, mirror::Input::Ordered(request, order))
+                self.tell_mirror(now, mirror::Input::Ordered(request, order))
             }
             Input::Completed(op, outcome) if self.ping == Some(op) => {
                 self.ping = None;
-                self.to_quorum(now, quorum::Input::Pinged(outcome == Outcome::Reached(true)))
+                self.tell_quorum(now, quorum::Input::Pinged(outcome == Outcome::Reached(true)))
             }
             Input::Completed(op, outcome) => {
-                self.to_mirror(now, mirror::Input::Completed(op, outcome))
+                self.tell_mirror(now, mirror::Input::Completed(op, outcome))
             }
-            Input::Volume(news) => self.to_mirror(now, mirror::Input::Volume(news)),
+            Input::Volume(news) => self.tell_mirror(now, mirror::Input::Volume(news)),
         };
         self.route(now, steps, out);
     }

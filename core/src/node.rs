@@ -88,6 +88,13 @@ impl Node {
         }
     }
 
+    /// Until when each module may serve here if this node says nothing more: what an independent
+    /// guard must enforce. A module that serves nothing is not listed, nor one that is not yet
+    /// entitled to serve again after a restart of the daemon.
+    pub fn guards(&self, now: Instant) -> impl Iterator<Item = (ModuleId, Instant)> + '_ {
+        self.modules.iter().filter_map(move |(id, m)| Some((*id, m.guard(now)?)))
+    }
+
     fn booted(
         &mut self,
         now: Instant,
@@ -129,7 +136,9 @@ impl Node {
             if delayed {
                 self.boots.insert(id, now + service.boot_delay);
             }
-            module.handle(now, module::Input::Booted { start: starts && !delayed }, out);
+            let running = saved.running.contains(&id);
+            let start = starts && !delayed;
+            module.handle(now, module::Input::Booted { start, running }, out);
             self.modules.insert(id, module);
         }
     }

@@ -65,6 +65,8 @@ pub enum Input {
     CommitSolo(Generation),
     /// The peer holds every acknowledged write of this generation too.
     RecordBoth(Generation),
+    /// This node has been primary until now, so that it cannot have promised anything.
+    Unbound,
     /// This node runs nothing any more.
     Release,
     /// The peer is heard, or not.
@@ -519,6 +521,7 @@ impl Machine for Quorum {
                 self.consented = None;
                 self.pursue(now, out);
             }
+            Input::Unbound => self.bound_until = now,
             Input::Release => {
                 self.idle();
                 self.release(now, out);

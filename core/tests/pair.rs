@@ -282,3 +282,32 @@ fn two_nodes_told_prim_do_not_both_run() {
         assert_eq!(w.addresses.len(), 1);
     }
 }
+
+#[test]
+fn a_daemon_that_is_restarted_goes_on_without_stopping_the_application() {
+    for policy in policies() {
+        let mut w = mirror(&policy);
+        pair(&mut w);
+        let scripts = w.log.iter().filter(|l| l.contains("stop_prim")).count();
+        w.restart_daemon(0);
+        w.run_for(4_000);
+        w.expect(0, State::Prim, Phase::Ready);
+        w.expect(1, State::Second, Phase::Ready);
+        assert_eq!(w.log.iter().filter(|l| l.contains("stop_prim")).count(), scripts);
+    }
+}
+
+#[test]
+fn a_daemon_that_comes_back_too_late_removes_what_it_left() {
+    for policy in policies() {
+        let mut w = mirror(&policy);
+        pair(&mut w);
+        w.kill(0);
+        w.run_for(2_000);
+        w.expect(1, State::Alone, Phase::Ready);
+        w.restart_daemon(0);
+        w.run_for(500);
+        assert!(!w.status(0).application);
+        w.expect(1, State::Alone, Phase::Ready);
+    }
+}

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A daemon that starts may find the address and the application of an earlier run: it removes
-//! both before it says that it serves nothing, so every run begins in Fencing.
+//! both before it says that it serves nothing, so every run begins in Fencing; or, if it was
+//! primary and still may be, it resumes without stopping the application.
 //!
 //! Decisions that depend on both nodes are pure functions in [`decide`](super::decide); the steps
 //! of each transition are data in [`procedure`](super::procedure); the right to run is
@@ -22,6 +23,7 @@
 mod claim;
 mod order;
 mod primary;
+mod resume;
 mod secondary;
 mod settings;
 mod step;
@@ -107,6 +109,8 @@ pub enum Input {
     Booted {
         /// Start the module.
         start: bool,
+        /// An earlier run of the daemon left the application running.
+        running: bool,
     },
     /// The delay of an automatic start is over.
     Started,
@@ -176,6 +180,7 @@ enum Data {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
     Stopped,
+    Resuming { generation: Option<Generation> },
     Starting,
     Waiting(WaitReason),
     Acquiring { from: State, generation: Generation, by: Actor },
@@ -193,6 +198,7 @@ enum Mode {
 #[expect(missing_docs, reason = "explained in the state diagram of this file")]
 pub enum ModeKind {
     Stopped,
+    Resuming,
     Starting,
     Waiting,
     Acquiring,
@@ -208,8 +214,8 @@ pub enum ModeKind {
 /// Every transition that can happen; any other is a bug of ours.
 pub const TRANSITIONS: &[(ModeKind, &[ModeKind])] = {
     use ModeKind::{
-        Acquiring, Fencing, Joining, Primary, Promoting, Restarting, Secondary, Starting, Stopped,
-        Stopping, Waiting,
+        Acquiring, Fencing, Joining, Primary, Promoting, Restarting, Resuming, Secondary, Starting,
+        Stopped, Stopping, Waiting,
     };
     &[
         (Stopped, &[Starting]),
@@ -222,7 +228,8 @@ pub const TRANSITIONS: &[(ModeKind, &[ModeKind])] = {
         (Joining, &[Secondary, Stopping]),
         (Secondary, &[Secondary, Joining, Acquiring, Stopping]),
         (Stopping, &[Stopped, Waiting, Starting, Stopping, Fencing]),
-        (Fencing, &[Stopping, Stopped]),
+        (Fencing, &[Stopping, Stopped, Resuming]),
+        (Resuming, &[Resuming, Promoting, Fencing]),
     ]
 };
 
@@ -230,6 +237,7 @@ impl Mode {
     fn kind(&self) -> ModeKind {
         match self {
             Self::Stopped => ModeKind::Stopped,
+            Self::Resuming { .. } => ModeKind::Resuming,
             Self::Starting => ModeKind::Starting,
             Self::Waiting(_) => ModeKind::Waiting,
             Self::Acquiring { .. } => ModeKind::Acquiring,
@@ -351,10 +359,7 @@ impl Mirror {
     /// Takes one fact.
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Out<Action>) {
         match input {
-            Input::Booted { start } => {
-                self.start_after_cleaning = Some(start);
-                self.clean(out);
-            }
+            Input::Booted { start, running } => self.booted(now, start, running, out),
             Input::Started => {
                 if self.mode == Mode::Stopped {
                     self.start(now, Wish::None, Actor::Boot, out);
@@ -374,6 +379,7 @@ impl Mirror {
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Out<Action>) {
         if self.evaluate_at.is_some_and(|at| now >= at) {
             self.evaluate_at = None;
+            self.resume(now, out);
             self.evaluate(now, out);
         }
         if self.follow_at.is_some_and(|at| now >= at) {
@@ -504,6 +510,7 @@ impl Mirror {
         match self.mode {
             Mode::Waiting(_) => self.evaluate(now, out),
             Mode::Acquiring { .. } => self.reconsider_acquiring(now, out),
+            Mode::Resuming { .. } => self.resume(now, out),
             Mode::Primary { .. } | Mode::Restarting { .. } => self.secondary_heard(now, out),
             Mode::Secondary { .. } => self.primary_heard(now, out),
             _ => {}

@@ -73,6 +73,18 @@ pub fn promote(shape: Shape, from: State, before: Vec<Change>, generation: Gener
     Sequence::new(Goal::Promoted, from, State::Alone, ScriptAction::Start, steps)
 }
 
+/// Goes on as primary after a restart of the daemon alone: the application never stopped.
+pub fn resume(shape: Shape, before: Vec<Change>, generation: Generation) -> Sequence {
+    let mut changes = before;
+    changes.push(Change::Advance(generation));
+    let mut steps = vec![Step::Commit(generation), Step::Record(changes)];
+    if shape.replicated {
+        steps.push(Step::Volume(VolumeRequest::Serve { generation }));
+    }
+    steps.push(Step::AddressAdd);
+    Sequence::new(Goal::Promoted, State::Alone, State::Alone, ScriptAction::Start, steps)
+}
+
 /// WAIT to SECOND. Before the first block is overwritten, the copy is durably inconsistent.
 pub fn follow(
     shape: Shape,

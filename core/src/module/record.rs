@@ -32,7 +32,7 @@ impl Ops {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> OpId {
+    pub fn take(&mut self) -> OpId {
         self.next += 1;
         OpId((self.module.0 as u64) << 48 | self.next)
     }
@@ -139,7 +139,7 @@ impl<P: Clone> Keeper<P> {
         for change in &changes {
             change.apply(&mut record);
         }
-        let op = ops.next();
+        let op = ops.take();
         out.push(Effect::Persist {
             op,
             record: Record::Module { module: self.module, record: record.clone() },

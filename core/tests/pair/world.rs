@@ -164,6 +164,16 @@ impl World {
         world
     }
 
+    /// The daemon alone dies and comes back; application, address and mount stay.
+    pub(crate) fn restart_daemon(&mut self, n: usize) {
+        self.nodes[n] = None;
+        self.volume_cut(n);
+        self.run_for(200);
+        self.saved[n].running.insert(M);
+        self.boot(n);
+        self.saved[n].running.clear();
+    }
+
     pub(crate) fn boot(&mut self, n: usize) {
         self.runs[n] += 1;
         let seed = 100 * n as u64 + self.runs[n];

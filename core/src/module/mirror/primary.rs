@@ -209,7 +209,11 @@ impl Mirror {
     pub(super) fn fence(&mut self, now: Instant, out: &mut Out<Action>) {
         if !matches!(
             self.mode,
-            Mode::Promoting | Mode::Primary { .. } | Mode::Restarting { .. } | Mode::Stopping
+            Mode::Promoting
+                | Mode::Primary { .. }
+                | Mode::Restarting { .. }
+                | Mode::Resuming { .. }
+                | Mode::Stopping
         ) {
             return;
         }
@@ -235,12 +239,12 @@ impl Mirror {
             self.fencing.insert(op);
         }
         if !mutant::active(Mutant::FenceKeepsAddress) {
-            let op = self.ops.next();
+            let op = self.ops.take();
             let request = AddressRequest::Remove(self.settings.addresses.clone());
             out.push(Action::Effect(Effect::Address { op, module, request }));
             self.fencing.insert(op);
         }
-        let op = self.ops.next();
+        let op = self.ops.take();
         out.push(Action::Effect(Effect::KillScripts { op, module }));
         self.fencing.insert(op);
     }

@@ -45,7 +45,7 @@ impl Mirror {
     }
 
     pub(super) fn volume(&mut self, request: VolumeRequest, out: &mut Out<Action>) -> OpId {
-        let (op, module) = (self.ops.next(), self.settings.module);
+        let (op, module) = (self.ops.take(), self.settings.module);
         out.push(Action::Effect(Effect::Volume { op, module, request }));
         op
     }
@@ -91,7 +91,7 @@ impl Mirror {
                 } else {
                     AddressRequest::Remove(addresses)
                 };
-                let op = self.ops.next();
+                let op = self.ops.take();
                 out.push(Action::Effect(Effect::Address { op, module, request }));
                 Some(op)
             }
@@ -110,7 +110,7 @@ impl Mirror {
                 None
             }
             Step::Kill => {
-                let op = self.ops.next();
+                let op = self.ops.take();
                 out.push(Action::Effect(Effect::KillScripts { op, module }));
                 Some(op)
             }
@@ -142,7 +142,7 @@ impl Mirror {
             action: sequence.action,
             limit,
         };
-        let (op, module) = (self.ops.next(), self.settings.module);
+        let (op, module) = (self.ops.take(), self.settings.module);
         self.notify(EventKind::ScriptStarted { script: describe(&call) }, out);
         out.push(Action::Effect(Effect::RunScript { op, module, call }));
         Some(op)
@@ -256,11 +256,9 @@ impl Mirror {
             (Step::AddressAdd, Outcome::Done) => {
                 self.notify(EventKind::AddressChanged { held: true }, out);
             }
-            (Step::AddressRemove, Outcome::Done) => {
-                if self.address_held {
-                    self.address_held = false;
-                    self.notify(EventKind::AddressChanged { held: false }, out);
-                }
+            (Step::AddressRemove, Outcome::Done) if self.address_held => {
+                self.address_held = false;
+                self.notify(EventKind::AddressChanged { held: false }, out);
             }
             (Step::AddressAdd, Outcome::Failed(error)) => {
                 return self.step_failed(now, WaitReason::Address(error), out);

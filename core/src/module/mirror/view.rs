@@ -16,7 +16,7 @@ impl Mirror {
             Mode::Waiting(WaitReason::Transition) | Mode::Starting | Mode::Stopping => {
                 (State::Wait, Phase::Transient)
             }
-            Mode::Fencing => (State::Wait, Phase::Transient),
+            Mode::Fencing | Mode::Resuming { .. } => (State::Wait, Phase::Transient),
             Mode::Waiting(_) => (State::Wait, Phase::NotReady),
             Mode::Acquiring { from: State::Second, .. } | Mode::Joining => {
                 (State::Second, Phase::Transient)
@@ -34,9 +34,11 @@ impl Mirror {
     /// Whether the application or the address may be here.
     pub fn serving(&self) -> bool {
         match self.mode {
-            Mode::Promoting | Mode::Primary { .. } | Mode::Restarting { .. } | Mode::Fencing => {
-                true
-            }
+            Mode::Promoting
+            | Mode::Primary { .. }
+            | Mode::Restarting { .. }
+            | Mode::Fencing
+            | Mode::Resuming { .. } => true,
             Mode::Stopping => self.application || self.address_held,
             _ => false,
         }

@@ -98,27 +98,15 @@ impl Mirror {
         recorded: Option<Generation>,
         out: &mut Out<Action>,
     ) {
+        if let Mode::Resuming { generation: Some(generation) } = self.mode {
+            return self.resumed(now, epoch, generation, recorded, out);
+        }
         let Mode::Acquiring { from, mut generation, by } = self.mode.clone() else {
             // The wish is gone: give the right back.
             out.push(Action::Quorum(quorum::Input::Release));
             return;
         };
-        self.epoch = epoch;
-        let record = self.keeper.durable();
-        let mut before = Vec::new();
-        // A generation that this node had the witness record, but died before beginning it.
-        if let Some(recorded) = recorded
-            && record.lineage.current != Some(recorded)
-            && !record.lineage.ancestors.contains(&recorded)
-            && generation.origin != Origin::Forced
-        {
-            before.push(Change::Recorded(recorded));
-            generation.number = generation.number.max(recorded.number + 1);
-        }
-        if let Some(epoch) = epoch {
-            before.push(Change::Epoch(epoch));
-        }
-        self.notify(EventKind::RightObtained { epoch }, out);
+        let before = self.prepared(epoch, recorded, &mut generation, out);
         let reason = match by {
             Actor::NoHeartbeat => "no heartbeat of the primary",
             Actor::RemoteStop => "the primary stopped",
@@ -132,7 +120,35 @@ impl Mirror {
         self.begin(now, sequence, out);
     }
 
+    /// What must be recorded together with a new generation, once the right is held.
+    pub(super) fn prepared(
+        &mut self,
+        epoch: Option<Epoch>,
+        recorded: Option<Generation>,
+        generation: &mut Generation,
+        out: &mut Out<Action>,
+    ) -> Vec<Change> {
+        self.epoch = epoch;
+        let record = self.keeper.durable();
+        let mut before = Vec::new();
+        // A generation that this node had the witness record, but died before beginning it.
+        if let Some(recorded) = recorded
+            && record.lineage.current != Some(recorded)
+            && !record.lineage.ancestors.contains(&recorded)
+            && generation.origin != Origin::Forced
+        {
+            before.push(Change::Recorded(recorded));
+            generation.number = generation.number.max(recorded.number + 1);
+        }
+        before.extend(epoch.map(Change::Epoch));
+        self.notify(EventKind::RightObtained { epoch }, out);
+        before
+    }
+
     pub(super) fn right_refused(&mut self, now: Instant, refusal: Refusal, out: &mut Out<Action>) {
+        if let Mode::Resuming { .. } = self.mode {
+            return self.fence(now, out);
+        }
         let Mode::Acquiring { from, .. } = self.mode else { return };
         let reason = match refusal {
             Refusal::NoAnswer => WaitReason::NoQuorum,
