@@ -58,8 +58,9 @@ fn wrong_clusters_are_refused_with_the_reason() {
 
 #[test]
 fn some_network_must_hold_all_nodes_and_the_witness_none_of_them() {
-    let text = "<cluster><lans><lan name=\"l\"><node name=\"a\" addr=\"10.0.0.1\"/><node name=\"b\" \
-        addr=\"10.0.0.2\"/></lan><lan name=\"m\" command=\"on\"><node name=\"b\" addr=\"10.1.0.2\"/>\
+    let text = "<cluster><lans><lan name=\"l\"><node name=\"a\" addr=\"10.0.0.1\"/>\
+        <node name=\"b\" addr=\"10.0.0.2\"/></lan><lan name=\"m\" command=\"on\">\
+        <node name=\"b\" addr=\"10.1.0.2\"/>\
         <node name=\"c\" addr=\"10.1.0.3\"/></lan></lans></cluster>";
     let found = refused(text);
     has(&found, "no network contains all nodes (make one <lan> with all of a, b, c)");

@@ -49,10 +49,11 @@ fn every_setting_reaches_its_field() {
         addr=\"10.0.0.50\" netmask=\"255.255.255.0\" check=\"off\"/><virtual_addr \
         addr=\"fd00::50\" where=\"one_side_alias\"/></real_interface></interface></interface_list>\
         </vip><rfs async=\"none\" write=\"through\" port=\"7000\" acl=\"on\" reiallowedbw=\"100\">\
-        <replicated dir=\"/a/\"><notreplicated path=\"tmp/\"/><notreplicated regexpath=\".*\\.tmp$\"/>\
+        <replicated dir=\"/a/\"><notreplicated path=\"tmp/\"/>\
+        <notreplicated regexpath=\".*\\.tmp$\"/>\
         <tocheck path=\"here\"/></replicated><replicated dir=\"/ab\"/></rfs>\
-        <user nicestoptimeout=\"10\" logging=\"none\" userlogsize=\"9\"><var name=\"V\" value=\"\"/>\
-        </user></service></safe>";
+        <user nicestoptimeout=\"10\" logging=\"none\" userlogsize=\"9\">\
+        <var name=\"V\" value=\"\"/></user></service></safe>";
     let config = accepted(text).value;
     assert_eq!(config.service.boot, BootPolicy::Auto);
     assert_eq!(config.service.default_primary, DefaultPrimary::Node(NodeId(1)));
@@ -221,8 +222,9 @@ fn a_module_without_user_is_told_that_no_script_will_run() {
 #[test]
 fn later_elements_are_noticed_once_each_and_still_checked() {
     let checks = "<check><tcp ident=\"t\" when=\"prim\"><to addr=\"h\" port=\"80\"/></tcp>\
-        <custom ident=\"c\" when=\"pre\" exec=\"c.sh\"/><intf ident=\"i\"><to local_addr=\"10.0.0.1\"/>\
-        </intf><ip ident=\"p\"><to addr=\"10.0.0.1\"/></ip><module name=\"other\"/></check>\
+        <custom ident=\"c\" when=\"pre\" exec=\"c.sh\"/><intf ident=\"i\">\
+        <to local_addr=\"10.0.0.1\"/></intf>\
+        <ip ident=\"p\"><to addr=\"10.0.0.1\"/></ip><module name=\"other\"/></check>\
         <vhost><virtualhostname name=\"v\"/></vhost><failover><![CDATA[x]]></failover>";
     let found = notices(&mirror(checks));
     for name in ["tcp", "custom", "intf", "ip", "module", "vhost", "failover"] {
