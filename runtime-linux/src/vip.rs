@@ -35,7 +35,8 @@ use crate::{
     interface::{self, Address, Interface},
     netlink::{Family, Netlink},
     tcp_reset::reset_connections,
-    vip::keeper::{Held, Keeper, Waker},
+    vip::keeper::{Held, Keeper},
+    waker::Waker,
 };
 
 /// Time after which the kernel removes an address that nobody renews, in seconds.

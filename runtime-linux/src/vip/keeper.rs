@@ -2,6 +2,7 @@
 //! again when an interface comes back.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::IpAddr,
     os::fd::OwnedFd,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     net::{
         AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
         socket_with,
@@ -22,10 +23,11 @@ use crate::{
     arp::{self, Mac},
     interface::{self, Address, Interface},
     nd,
-    netlink::{Family, Netlink},
+    netlink::{Family, Netlink, u32_at},
     packet::{ETHERTYPE_ARP, ETHERTYPE_IPV6, PacketSocket},
     priority,
     vip::{LIFETIME_S, Reroute, Table, lock},
+    waker::Waker,
 };
 
 /// A quarter of the lifetime: three renewals may be late before the address goes.
@@ -109,21 +111,6 @@ impl Held {
     }
 }
 
-/// Interrupts the keeper's sleep.
-#[derive(Debug)]
-pub(super) struct Waker(OwnedFd);
-
-impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
-    }
-
-    pub(super) fn wake(&self) {
-        // Fails only if the counter is full, and then the keeper is awake anyway.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
 /// The keeper thread's own things.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -132,6 +119,8 @@ pub(super) struct Keeper {
     netlink: Netlink,
     news: OwnedFd,
     renew_at: Instant,
+    /// Interfaces last seen in operation or not.
+    running: BTreeMap<u32, bool>,
 }
 
 impl Keeper {
@@ -140,7 +129,14 @@ impl Keeper {
         let news = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         bind(&news, &SocketAddrNetlink::new(0, LINK_NEWS))?;
         let netlink = Netlink::open(Family::Route)?;
-        Ok(Self { table, waker, netlink, news, renew_at: Instant::now() + RENEW })
+        Ok(Self {
+            table,
+            waker,
+            netlink,
+            news,
+            renew_at: Instant::now() + RENEW,
+            running: BTreeMap::new(),
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -199,27 +195,31 @@ impl Keeper {
         let limit = next.map(|at| at.saturating_duration_since(now));
         let limit = limit.map(|l| Timespec::try_from(l).expect("at most an arp_interval"));
         let mut fds =
-            [PollFd::new(&self.waker.0, PollFlags::IN), PollFd::new(&self.news, PollFlags::IN)];
+            [PollFd::new(&*self.waker, PollFlags::IN), PollFd::new(&self.news, PollFlags::IN)];
         if let Err(error) = poll(&mut fds, limit.as_ref())
             && error != rustix::io::Errno::INTR
         {
             warn!(%error, "the keeper of virtual addresses cannot sleep");
             std::thread::sleep(RENEW);
         }
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&self.waker.0, &mut counter);
+        self.waker.reset();
     }
 
-    /// Reads the news of interfaces; whether an interface is, after a change, in operation.
-    fn link_came_back(&self) -> bool {
-        let mut buffer = [0; 4096];
+    /// Reads the news of interfaces; whether one has come into operation.
+    fn link_came_back(&mut self) -> bool {
+        const INDEX: usize = 16 + 4;
+        const FLAGS: usize = 16 + 8;
+        const RUNNING_AND_UP: u32 = 0x41;
+        let mut buffer = [0; 8192];
         let mut came_back = false;
-        // Other news (statistics, renames) only causes a spare announcement.
         while let Ok((length, _)) = recv(&self.news, &mut buffer[..], RecvFlags::empty()) {
-            const FLAGS: usize = 16 + 8;
-            const RUNNING_AND_UP: u32 = 0x41;
-            let flags = crate::netlink::u32_at(&buffer[..length], FLAGS).unwrap_or(0);
-            came_back |= flags & RUNNING_AND_UP == RUNNING_AND_UP;
+            let news = &buffer[..length];
+            let (Some(index), Some(flags)) = (u32_at(news, INDEX), u32_at(news, FLAGS)) else {
+                continue;
+            };
+            let running = flags & RUNNING_AND_UP == RUNNING_AND_UP;
+            came_back |= running && self.running.insert(index, running) != Some(true);
+            self.running.insert(index, running);
         }
         came_back
     }
