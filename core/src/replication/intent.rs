@@ -91,7 +91,9 @@ pub struct Intent {
 
 impl Intent {
     /// Makes the table from what the mark log held. A log that cannot be read counts as
-    /// [`MarkId::EVERYTHING`].
+    /// [`MarkId::EVERYTHING`]. The caller first syncs the log that it has read: after a crash of
+    /// the process a mark may be in the page cache only, and the peer forgets its own mark when
+    /// this table says that it is durable here.
     pub fn recovered(marks: impl IntoIterator<Item = MarkId>) -> Self {
         let known = Mark { pending: None, changes: 0, settled: None };
         Self { marks: marks.into_iter().map(|mark| (mark, known)).collect(), ..Self::default() }

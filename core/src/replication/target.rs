@@ -510,11 +510,12 @@ impl Target {
 
     fn advance_drain(&mut self, out: &mut Out<TargetAction>) {
         let Some(drain) = &mut self.drain else { return };
-        let drained = self.applied == self.received || active(Mutant::PromoteWithoutDrain);
-        if self.state != TargetState::Draining || !drained || self.syncing.is_some() {
+        let undrained = active(Mutant::PromoteWithoutDrain);
+        let busy = self.applied < self.received || self.syncing.is_some();
+        if self.state != TargetState::Draining || (busy && !undrained) {
             return;
         }
-        if drain.syncing {
+        if drain.syncing || undrained {
             self.state = TargetState::Ended;
             let op = drain.op;
             out.push(TargetAction::Finished { op, outcome: Outcome::Done });

@@ -123,11 +123,14 @@ impl Source {
             return;
         }
         self.intent.durable(batch);
-        while let Some((waits_for, ticket)) = self.marking.front().copied() {
+        // A change under marks of this batch does not wait behind one of the next batch, or later
+        // changes under the same marks would overtake it.
+        for _ in 0..self.marking.len() {
+            let Some((waits_for, ticket)) = self.marking.pop_front() else { break };
             if waits_for > batch {
-                break;
+                self.marking.push_back((waits_for, ticket));
+                continue;
             }
-            self.marking.pop_front();
             self.slot(ticket).stage = Stage::Applying;
             out.push(SourceAction::Apply { ticket });
         }

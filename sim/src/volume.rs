@@ -1,0 +1,625 @@
+//! A simulated data path: the replication machines of the core over a store of blocks.
+//!
+//! It does for numbered blocks what the Linux volume does for files: marks a region durably
+//! before one of its blocks changes, ships writes to the peer's volume, compares and copies
+//! regions. It is sans-IO like the core: inputs are requests of the control loop, calls of the
+//! application, frames of the peer's volume and completions of the disk; outputs are
+//! [`VolumeAction`]s. Both engines host it. After a crash or a power cut the host makes a new one
+//! on what is left of the disk.
+//!
+//! Areas of the disk: the data from block 0, the mark log from [`MARK_LOG`], one block per region
+//! (all zeros: not marked; anything else, torn or rotten included: marked).
+//!
+//! Contract with the host: frames arrive in order and whole; a new connection replaces the old
+//! one, of which nothing arrives any more; every disk operation is completed once, unless the
+//! volume is dropped; operations on one block do not overtake each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use havre_core::{
+    config::module::RfsConfig,
+    effect::{Outcome, VolumeNews, VolumeRequest},
+    ids::{ModuleId, NodeId, OpId},
+    machine::Out,
+    replication::{
+        generation::Generation,
+        intent::{Intent, MarkId},
+        source::{Source, SourceConfig, SourceMode, SourceOrder},
+        target::{Target, TargetConfig, TargetInput, TargetOrder, TargetState},
+    },
+    rng::Rng,
+    time::Instant,
+};
+
+use crate::disk::{Block, DiskDone, DiskOp};
+
+mod frame;
+mod source;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use frame::Frame;
+use source::SourceSide;
+use target::TargetSide;
+
+/// First block of the mark log.
+pub const MARK_LOG: u64 = 1 << 32;
+
+/// How a volume is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VolumeConfig {
+    /// The module.
+    pub module: ModuleId,
+    /// Digest of the module's configuration.
+    pub signature: u64,
+    /// `<rfs>`.
+    pub rfs: RfsConfig,
+    /// Regions of the store.
+    pub regions: u64,
+    /// Blocks per region.
+    pub region_blocks: u64,
+    /// How often a source looks at its marks for clearing.
+    pub checkpoint_period: Duration,
+}
+
+impl VolumeConfig {
+    /// Blocks of the store.
+    pub const fn blocks(&self) -> u64 {
+        self.regions * self.region_blocks
+    }
+
+    fn region_of(&self, block: u64) -> MarkId {
+        MarkId(block / self.region_blocks)
+    }
+}
+
+/// Names a call of the application until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A call of the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// Writes one block; `sync`: as on a file opened with O_SYNC.
+    Write {
+        /// Which.
+        block: u64,
+        /// Its new content.
+        content: Block,
+        /// Returns only when the write is safe.
+        sync: bool,
+    },
+    /// Returns when every write that has returned is safe (fsync).
+    Barrier,
+    /// Reads one block.
+    Read {
+        /// Which.
+        block: u64,
+    },
+}
+
+/// The answer to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallAnswer {
+    /// A write or barrier succeeded.
+    Done,
+    /// What was read.
+    Content(Block),
+    /// EIO or ENOSPC.
+    Failed,
+    /// EROFS: this node does not serve.
+    Refused,
+}
+
+/// Facts that a volume takes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum VolumeInput {
+    /// An order of the control loop.
+    Request {
+        /// Its name.
+        op: OpId,
+        /// What.
+        request: VolumeRequest,
+    },
+    /// The application calls.
+    Call {
+        /// Its name.
+        id: CallId,
+        /// What.
+        call: Call,
+    },
+    /// The stream of [`VolumeAction::Connect`] stands, or the peer's volume connected.
+    Connected,
+    /// A frame arrived.
+    Frame(Frame),
+    /// The stream ended, or could not be opened. Not told for [`VolumeAction::Disconnect`].
+    Disconnected {
+        /// Why, in words.
+        reason: String,
+    },
+    /// A disk operation ended.
+    Disk {
+        /// Its name.
+        id: u64,
+        /// How.
+        done: DiskDone,
+    },
+}
+
+/// Orders that a volume gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum VolumeAction {
+    /// Carry out on the node's disk.
+    Disk {
+        /// Its name, for [`VolumeInput::Disk`].
+        id: u64,
+        /// What.
+        op: DiskOp,
+    },
+    /// Open a stream to the peer's volume.
+    Connect {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// Send on the stream.
+    Send(Frame),
+    /// Close the stream, after what was sent on it.
+    Disconnect,
+    /// Answer the application.
+    Answer {
+        /// The call.
+        id: CallId,
+        /// The answer.
+        answer: CallAnswer,
+    },
+    /// An order ended.
+    Completed {
+        /// Its name.
+        op: OpId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Tell the control loop.
+    News(VolumeNews),
+}
+
+/// What a volume is, for checkers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VolumeRole {
+    /// Idle, or reading its marks.
+    Idle,
+    /// The application writes here.
+    Source(SourceMode),
+    /// Follows.
+    Target(TargetState),
+}
+
+enum Role {
+    Idle,
+    Source(Box<SourceSide>),
+    Target(Box<TargetSide>),
+}
+
+/// Why a disk operation was ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Job {
+    /// Reading the mark of a region at the start.
+    Recover { region: u64 },
+    /// Making what was read durable.
+    RecoverFlush,
+    /// Taking a mark out of the log: nobody waits.
+    Clear,
+    /// A read of the application.
+    Read { call: CallId },
+    /// For the source of this number.
+    Source { life: u64, job: source::Job },
+    /// For the target of this number.
+    Target { life: u64, job: target::Job },
+}
+
+/// An order under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Running {
+    op: OpId,
+    request: VolumeRequest,
+}
+
+/// A simulated data path.
+pub struct SimVolume {
+    config: VolumeConfig,
+    rng: Rng,
+    role: Role,
+    /// Number of the present role's life: reports for an earlier one are dropped.
+    life: u64,
+    /// What the mark log holds or is about to hold; `None` before it was read.
+    marks: Option<BTreeSet<MarkId>>,
+    recovering: u64,
+    found: BTreeSet<MarkId>,
+    jobs: BTreeMap<u64, Job>,
+    last_job: u64,
+    running: Option<Running>,
+    queue: VecDeque<Running>,
+}
+
+/// What both sides use of their volume.
+struct Cx<'a> {
+    now: Instant,
+    config: &'a VolumeConfig,
+    marks: &'a mut BTreeSet<MarkId>,
+    jobs: &'a mut BTreeMap<u64, Job>,
+    last_job: &'a mut u64,
+    life: u64,
+    out: &'a mut Out<VolumeAction>,
+    /// The order that has just ended.
+    finished: &'a mut Option<Outcome>,
+}
+
+impl Cx<'_> {
+    fn disk(&mut self, job: Job, op: DiskOp) {
+        *self.last_job += 1;
+        let id = *self.last_job;
+        self.jobs.insert(id, job);
+        self.out.push(VolumeAction::Disk { id, op });
+    }
+
+    fn clear_marks(&mut self, marks: impl IntoIterator<Item = MarkId>) {
+        for mark in marks {
+            self.marks.remove(&mark);
+            let place = self.place(mark);
+            self.disk(Job::Clear, DiskOp::Write(place, Block::default()));
+        }
+    }
+
+    /// Where a mark is in the log: the mark of everything follows the last region's.
+    fn place(&self, mark: MarkId) -> u64 {
+        MARK_LOG + mark.0.min(self.config.regions)
+    }
+}
+
+impl SimVolume {
+    /// Makes a volume on whatever the disk holds. Nothing is read before `Prepare`.
+    pub fn new(config: VolumeConfig, rng: Rng) -> Self {
+        Self {
+            config,
+            rng,
+            role: Role::Idle,
+            life: 0,
+            marks: None,
+            recovering: 0,
+            found: BTreeSet::new(),
+            jobs: BTreeMap::new(),
+            last_job: 0,
+            running: None,
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// What this volume is.
+    pub fn role(&self) -> VolumeRole {
+        match &self.role {
+            Role::Idle => VolumeRole::Idle,
+            Role::Source(side) => VolumeRole::Source(side.machine.mode()),
+            Role::Target(side) => VolumeRole::Target(side.machine.state()),
+        }
+    }
+
+    /// Takes one fact.
+    pub fn handle(&mut self, now: Instant, input: VolumeInput, out: &mut Out<VolumeAction>) {
+        match input {
+            VolumeInput::Request { op, request } => self.request(now, op, request, out),
+            VolumeInput::Call { id, call } => self.call(now, id, call, out),
+            VolumeInput::Disk { id, done } => self.disk_done(now, id, done, out),
+            VolumeInput::Connected => match &self.role {
+                Role::Idle => out.push(VolumeAction::Disconnect),
+                // A source waits for the target's first words.
+                Role::Source(_) => {}
+                Role::Target(_) => self.target(now, out, |side, cx| {
+                    side.input(TargetInput::Connected, cx);
+                }),
+            },
+            VolumeInput::Frame(frame) => match &self.role {
+                Role::Idle => out.push(VolumeAction::Disconnect),
+                Role::Source(_) => self.source(now, out, |side, cx| side.frame(frame, cx)),
+                Role::Target(_) => self.target(now, out, |side, cx| side.frame(frame, cx)),
+            },
+            VolumeInput::Disconnected { reason } => match &self.role {
+                Role::Idle => {}
+                Role::Source(_) => self.source(now, out, |side, cx| side.gone(reason, cx)),
+                Role::Target(_) => self.target(now, out, |side, cx| {
+                    side.input(TargetInput::Disconnected { reason }, cx);
+                }),
+            },
+        }
+    }
+
+    /// Lets the volume act on the passing of time.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Out<VolumeAction>) {
+        match &self.role {
+            Role::Idle => {}
+            Role::Source(_) => self.source(now, out, |side, cx| side.timeout(cx)),
+            Role::Target(_) => self.target(now, out, |side, cx| side.timeout(cx)),
+        }
+    }
+
+    /// When [`SimVolume::handle_timeout`] must be called next.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Idle => None,
+            Role::Source(side) => side.deadline(),
+            Role::Target(side) => side.deadline(),
+        }
+    }
+
+    fn source(
+        &mut self,
+        now: Instant,
+        out: &mut Out<VolumeAction>,
+        act: impl FnOnce(&mut SourceSide, &mut Cx<'_>),
+    ) {
+        let Role::Source(side) = &mut self.role else { return };
+        let Some(marks) = &mut self.marks else { return };
+        let mut finished = None;
+        let mut cx = Cx {
+            now,
+            config: &self.config,
+            marks,
+            jobs: &mut self.jobs,
+            last_job: &mut self.last_job,
+            life: self.life,
+            out,
+            finished: &mut finished,
+        };
+        act(side, &mut cx);
+        if let Some(outcome) = finished {
+            self.role_finished(now, outcome, out);
+        }
+    }
+
+    fn target(
+        &mut self,
+        now: Instant,
+        out: &mut Out<VolumeAction>,
+        act: impl FnOnce(&mut TargetSide, &mut Cx<'_>),
+    ) {
+        let Role::Target(side) = &mut self.role else { return };
+        let Some(marks) = &mut self.marks else { return };
+        let mut finished = None;
+        let mut cx = Cx {
+            now,
+            config: &self.config,
+            marks,
+            jobs: &mut self.jobs,
+            last_job: &mut self.last_job,
+            life: self.life,
+            out,
+            finished: &mut finished,
+        };
+        act(side, &mut cx);
+        if let Some(outcome) = finished {
+            self.role_finished(now, outcome, out);
+        }
+    }
+
+    fn request(
+        &mut self,
+        now: Instant,
+        op: OpId,
+        request: VolumeRequest,
+        out: &mut Out<VolumeAction>,
+    ) {
+        if request == VolumeRequest::Fence {
+            // At once, whatever is under way.
+            self.source(now, out, |side, cx| {
+                side.order(OpId(0), SourceOrder::Fence, cx);
+                *cx.finished = None;
+            });
+            out.push(VolumeAction::Completed { op, outcome: Outcome::Done });
+            return;
+        }
+        self.queue.push_back(Running { op, request });
+        self.run_queue(now, out);
+    }
+
+    fn run_queue(&mut self, now: Instant, out: &mut Out<VolumeAction>) {
+        while self.running.is_none() {
+            let Some(next) = self.queue.pop_front() else { return };
+            let request = next.request.clone();
+            self.running = Some(next);
+            self.start(now, request, out);
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome, out: &mut Out<VolumeAction>) {
+        if let Some(Running { op, .. }) = self.running.take() {
+            out.push(VolumeAction::Completed { op, outcome });
+        }
+    }
+
+    fn start(&mut self, now: Instant, request: VolumeRequest, out: &mut Out<VolumeAction>) {
+        if self.marks.is_none() {
+            // Whatever is asked first, the marks are read first.
+            return self.recover(out);
+        }
+        let op = self.running.as_ref().map_or(OpId(0), |running| running.op);
+        match (request, &self.role) {
+            (VolumeRequest::Prepare, _) => self.finish(Outcome::Done, out),
+            (VolumeRequest::Serve { generation }, Role::Source(_)) => {
+                self.source(now, out, |side, cx| {
+                    side.order(op, SourceOrder::Serve(generation), cx);
+                });
+            }
+            (VolumeRequest::Serve { generation }, Role::Idle) => {
+                self.become_source(generation);
+                self.finish(Outcome::Done, out);
+            }
+            (VolumeRequest::Serve { .. }, Role::Target(_)) => {
+                self.target(now, out, |side, cx| side.order(op, TargetOrder::Serve, cx));
+            }
+            (VolumeRequest::Admit { full, .. }, Role::Source(_)) => {
+                self.source(now, out, |side, cx| {
+                    side.order(op, SourceOrder::Admit { full }, cx);
+                });
+            }
+            (VolumeRequest::Solo { generation }, Role::Source(_)) => {
+                self.source(now, out, |side, cx| {
+                    side.order(op, SourceOrder::Solo(generation), cx);
+                });
+            }
+            (VolumeRequest::Admit { .. } | VolumeRequest::Solo { .. }, _) => {
+                self.finish(Outcome::Failed("this node does not serve".into()), out);
+            }
+            (VolumeRequest::Follow { source, generation, .. }, Role::Idle) => {
+                self.become_target(now, source, generation);
+                self.finish(Outcome::Done, out);
+            }
+            (VolumeRequest::Close { .. }, Role::Idle) => self.finish(Outcome::Done, out),
+            (VolumeRequest::Follow { .. }, Role::Source(_)) => {
+                self.source(now, out, |side, cx| {
+                    side.order(op, SourceOrder::Close { clean: false }, cx);
+                });
+            }
+            (VolumeRequest::Close { clean }, Role::Source(_)) => {
+                self.source(now, out, |side, cx| {
+                    side.order(op, SourceOrder::Close { clean }, cx);
+                });
+            }
+            (VolumeRequest::Follow { .. } | VolumeRequest::Close { .. }, Role::Target(_)) => {
+                self.target(now, out, |side, cx| side.order(op, TargetOrder::Close, cx));
+            }
+            (VolumeRequest::Fence, _) => unreachable!("a fence is not queued"),
+        }
+    }
+
+    /// The side that is in role has carried an order out.
+    fn role_finished(&mut self, now: Instant, outcome: Outcome, out: &mut Out<VolumeAction>) {
+        let Some(request) = self.running.as_ref().map(|running| running.request.clone()) else {
+            return;
+        };
+        match (request, &self.role) {
+            (VolumeRequest::Serve { generation }, Role::Target(_)) => {
+                if outcome == Outcome::Done {
+                    self.become_source(generation);
+                }
+                self.finish(outcome, out);
+            }
+            (VolumeRequest::Follow { source, generation, .. }, _) => {
+                // A copy that failed here is what following repairs.
+                self.become_target(now, source, generation);
+                self.finish(Outcome::Done, out);
+            }
+            (VolumeRequest::Close { .. }, _) => {
+                self.life += 1;
+                self.role = Role::Idle;
+                self.finish(outcome, out);
+            }
+            (_, _) => self.finish(outcome, out),
+        }
+        self.run_queue(now, out);
+    }
+
+    fn become_source(&mut self, generation: Generation) {
+        self.life += 1;
+        let config = &self.config;
+        let bytes = config.region_blocks * 4_096;
+        let source = SourceConfig {
+            checkpoint_period: config.checkpoint_period,
+            ..SourceConfig::new(config.module, config.signature, &config.rfs, bytes)
+        };
+        let marks = self.marks.iter().flatten().copied();
+        let rng = self.rng.split(self.life);
+        let machine = Source::new(source, generation, Intent::recovered(marks), rng);
+        self.role = Role::Source(Box::new(SourceSide::new(machine)));
+    }
+
+    fn become_target(&mut self, now: Instant, peer: NodeId, generation: Generation) {
+        self.life += 1;
+        let config = TargetConfig {
+            module: self.config.module,
+            signature: self.config.signature,
+            generation,
+            answer_timeout: self.config.rfs.send_timeout,
+        };
+        self.role = Role::Target(Box::new(TargetSide::new(Target::new(config, now), peer)));
+    }
+
+    fn recover(&mut self, out: &mut Out<VolumeAction>) {
+        self.recovering = self.config.regions + 1;
+        self.marks = None;
+        for region in 0..=self.config.regions {
+            self.last_job += 1;
+            let id = self.last_job;
+            self.jobs.insert(id, Job::Recover { region });
+            out.push(VolumeAction::Disk { id, op: DiskOp::Read(MARK_LOG + region) });
+        }
+    }
+
+    fn recovered(&mut self, region: u64, done: &DiskDone, out: &mut Out<VolumeAction>) {
+        self.recovering -= 1;
+        if *done != DiskDone::Block(Block::default()) {
+            // Marked, torn, rotten or unreadable: all count as marked.
+            let everything = region == self.config.regions;
+            let mark = if everything { MarkId::EVERYTHING } else { MarkId(region) };
+            self.found.insert(mark);
+        }
+        if self.recovering == 0 {
+            // A mark that a crash left in the cache is not durable yet, and counts as if it were.
+            self.last_job += 1;
+            self.jobs.insert(self.last_job, Job::RecoverFlush);
+            out.push(VolumeAction::Disk { id: self.last_job, op: DiskOp::Flush });
+        }
+    }
+
+    fn recovery_flushed(&mut self, now: Instant, done: &DiskDone, out: &mut Out<VolumeAction>) {
+        if let DiskDone::Failed(error) = done {
+            self.found.clear();
+            self.finish(Outcome::Failed(format!("the mark log: {error}")), out);
+            self.run_queue(now, out);
+        } else {
+            self.marks = Some(std::mem::take(&mut self.found));
+            if let Some(running) = self.running.take() {
+                self.queue.push_front(running);
+            }
+            self.run_queue(now, out);
+        }
+    }
+
+    fn disk_done(&mut self, now: Instant, id: u64, done: DiskDone, out: &mut Out<VolumeAction>) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        match job {
+            Job::Recover { region } => self.recovered(region, &done, out),
+            Job::RecoverFlush => self.recovery_flushed(now, &done, out),
+            Job::Clear => {}
+            Job::Read { call } => {
+                let answer = match done {
+                    DiskDone::Block(content) => CallAnswer::Content(content),
+                    _ => CallAnswer::Failed,
+                };
+                out.push(VolumeAction::Answer { id: call, answer });
+            }
+            Job::Source { life, job } if life == self.life => {
+                self.source(now, out, |side, cx| side.disk_done(job, done, cx));
+            }
+            Job::Target { life, job } if life == self.life => {
+                self.target(now, out, |side, cx| side.disk_done(job, done, cx));
+            }
+            Job::Source { .. } | Job::Target { .. } => {}
+        }
+    }
+
+    fn call(&mut self, now: Instant, id: CallId, call: Call, out: &mut Out<VolumeAction>) {
+        let serves = matches!(self.role, Role::Source(_));
+        match call {
+            _ if !serves => {
+                out.push(VolumeAction::Answer { id, answer: CallAnswer::Refused });
+            }
+            Call::Read { block } => self.source(now, out, |_, cx| {
+                cx.disk(Job::Read { call: id }, DiskOp::Read(block));
+            }),
+            call => self.source(now, out, |side, cx| side.call(id, call, cx)),
+        }
+    }
+}
