@@ -103,11 +103,12 @@ pub struct Parsed<T> {
 pub(crate) struct Report<'a> {
     file: &'a Path,
     found: Vec<Diagnostic>,
+    damaged: bool,
 }
 
 impl<'a> Report<'a> {
     pub(crate) const fn new(file: &'a Path) -> Self {
-        Self { file, found: Vec::new() }
+        Self { file, found: Vec::new(), damaged: false }
     }
 
     pub(crate) fn error(
@@ -151,20 +152,31 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Notes that tags did not match: what seems absent may stand at another place of the tree.
+    pub(crate) const fn note_damage(&mut self) {
+        self.damaged = true;
+    }
+
+    /// Whether it makes sense to say that something is absent.
+    pub(crate) const fn is_intact(&self) -> bool {
+        !self.damaged
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.found.iter().any(|d| d.severity == Severity::Error)
     }
 
     /// Ends the reading: the value if there is one and no error, else everything found.
     pub(crate) fn finish<T>(mut self, value: Option<T>) -> Result<Parsed<T>, ConfigErrors> {
-        self.found.sort_by_key(|d| (d.line, d.column, d.severity));
+        if value.is_none() && !self.has_errors() {
+            let at = Position { line: 1, column: 1 };
+            self.error(at, "the file describes nothing", "compare it with the reference");
+        }
         let usable = !self.has_errors();
+        let found = self.into_diagnostics();
         match value {
-            Some(value) if usable => Ok(Parsed { value, notices: self.found }),
-            _ => {
-                assert!(!usable, "a file without a value has at least one error");
-                Err(ConfigErrors(self.found))
-            }
+            Some(value) if usable => Ok(Parsed { value, notices: found }),
+            _ => Err(ConfigErrors(found)),
         }
     }
 

@@ -131,7 +131,7 @@ fn check_number(element: &Element, inner: &ElementSpec, report: &mut Report<'_>)
         let unknown = element.children.iter().filter(|c| c.name != name);
         unknown.map(|c| c.name.as_str()).any(|c| suggest::nearest(c, [name]).is_some())
     };
-    if needed && first.is_none() && !misspelt() {
+    if needed && first.is_none() && report.is_intact() && !misspelt() {
         let message = format!("<{}> contains no <{name}>", element.name);
         report.error(element.at, message, format!("add <{name}>: {}", inner.about));
     }

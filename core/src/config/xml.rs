@@ -116,12 +116,14 @@ impl Builder<'_, '_, '_> {
                     let at = offset(reader.error_position());
                     let remedy = "correct this first: the rest of the file was not read";
                     self.error(at, error.to_string(), remedy);
+                    self.report.note_damage();
                     break false;
                 }
             }
         };
         while let Some(element) = self.open.last() {
             let (at, name) = (element.at, element.name.clone());
+            self.report.note_damage();
             if complete {
                 let message = format!("<{name}> is never closed");
                 self.report.error(at, message, format!("add </{name}>"));
@@ -173,9 +175,9 @@ impl Builder<'_, '_, '_> {
                     let at = self.place(offset);
                     let value = match unescape(&attribute.value) {
                         Ok(value) => value.into_owned(),
-                        Err(error) => {
-                            let message = format!("value of {name}: {error}");
-                            self.error(offset, message, "write & as &amp; and < as &lt;");
+                        Err(_) => {
+                            let message = format!("{name}: an & that begins no known entity");
+                            self.error(offset, message, "write it as &amp;");
                             attribute.value.into_owned()
                         }
                     };
@@ -216,7 +218,11 @@ impl Builder<'_, '_, '_> {
             return self.close();
         }
         if let Some(depth) = self.open.iter().rposition(|e| e.name == name) {
+            self.report.note_damage();
             while self.open.len() > depth + 1 {
+                if self.reopened(depth) {
+                    continue;
+                }
                 let element = self.open.last().expect("more elements than depth are open");
                 let (inner, at) = (element.name.clone(), element.at);
                 let message =
@@ -241,7 +247,27 @@ impl Builder<'_, '_, '_> {
         self.stray_end(name, begin);
     }
 
+    /// Recognises `<x> ... <x>` in the place of `<x> ... </x>`: what follows the second tag belongs
+    /// beside the first element, not inside it.
+    fn reopened(&mut self, depth: usize) -> bool {
+        let count = self.open.len();
+        let [.., outer, inner] = self.open.as_slice() else { return false };
+        let alike = outer.name == inner.name && inner.attributes.is_empty();
+        if !alike || count < depth + 3 {
+            return false;
+        }
+        let (at, name) = (inner.at, inner.name.clone());
+        let message = format!("<{name}> opens again inside <{name}> of line {}", outer.at.line);
+        self.report.error(at, message, format!("did you mean </{name}>?"));
+        let following = self.open.pop().map(|inner| inner.children).unwrap_or_default();
+        self.close();
+        let around = self.open.last_mut().expect("the end tag's own element is still open");
+        around.children.extend(following);
+        true
+    }
+
     fn stray_end(&mut self, name: &str, begin: usize) {
+        self.report.note_damage();
         let siblings = self.open.last().map_or(&self.tops, |e| &e.children);
         let closed = siblings.last().filter(|e| e.name == name).map(|e| e.at.line);
         let message = match closed {

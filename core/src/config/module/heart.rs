@@ -21,7 +21,9 @@ pub(super) fn build(
         let message = "<service mode=\"mirror\"> contains no <heart>";
         let lan = cluster.lans.first().map_or("default", |lan| lan.name.as_str());
         let remedy = format!("add <heart><heartbeat name=\"{lan}\"/></heart>");
-        report.error(service.at(), message, remedy);
+        if report.is_intact() {
+            report.error(service.at(), message, remedy);
+        }
         return None;
     };
     let timing = LinkTiming {

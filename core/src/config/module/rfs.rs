@@ -1,6 +1,6 @@
 //! `<rfs>`: which directories are replicated, and under which contract.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{
     error::Report,
@@ -27,35 +27,38 @@ pub(super) fn build(service: View<'_>, report: &mut Report<'_>) -> Option<RfsCon
         resync_bytes_per_second_max: view.count("reiallowedbw").map(|kib| kib * 1024),
         directories: Vec::new(),
     };
+    let mut earlier: Vec<Vec<String>> = Vec::new();
     for view in view.children("replicated") {
-        if let Some(directory) = replicated(view, &config, report) {
-            config.directories.push(directory);
+        let Some(directory) = replicated(view, report) else { continue };
+        let dir = directory.dir.to_string_lossy();
+        let parts = path_parts(&dir);
+        for (other, earlier) in config.directories.iter().zip(&earlier) {
+            if let Some(message) = overlap(&dir, &parts, &other.dir, earlier) {
+                report.error(view.at_attribute("dir"), message, "keep the outer one only");
+            }
         }
+        earlier.push(parts);
+        config.directories.push(directory);
     }
     Some(config)
 }
 
-fn replicated(
-    view: View<'_>,
-    rfs: &RfsConfig,
-    report: &mut Report<'_>,
-) -> Option<ReplicatedConfig> {
-    let dir = without_end(view.word("dir")?);
-    let parts = path_parts(dir);
-    for other in &rfs.directories {
-        let other = other.dir.to_string_lossy();
-        let earlier = path_parts(&other);
-        let message = if parts == earlier {
-            format!("{dir} is replicated twice")
-        } else if parts.starts_with(&earlier) {
-            format!("{dir} lies inside the replicated directory {other}")
-        } else if earlier.starts_with(&parts) {
-            format!("{dir} contains the replicated directory {other}")
-        } else {
-            continue;
-        };
-        report.error(view.at_attribute("dir"), message, "keep the outer one only");
+/// What is wrong with replicating both directories, if anything.
+fn overlap(dir: &str, parts: &[String], other: &Path, earlier: &[String]) -> Option<String> {
+    let other = other.display();
+    if parts == earlier {
+        Some(format!("{dir} is replicated twice"))
+    } else if parts.starts_with(earlier) {
+        Some(format!("{dir} lies inside the replicated directory {other}"))
+    } else if earlier.starts_with(parts) {
+        Some(format!("{dir} contains the replicated directory {other}"))
+    } else {
+        None
     }
+}
+
+fn replicated(view: View<'_>, report: &mut Report<'_>) -> Option<ReplicatedConfig> {
+    let dir = without_end(view.word("dir")?);
     let mut config = ReplicatedConfig {
         dir: PathBuf::from(dir),
         excluded_paths: Vec::new(),

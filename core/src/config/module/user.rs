@@ -5,7 +5,9 @@ use crate::config::{error::Report, module::UserConfig, read::View};
 pub(super) fn build(service: View<'_>, report: &mut Report<'_>) -> Option<UserConfig> {
     let Some(view) = service.child("user") else {
         let message = "there is no <user>: no script of the module will run";
-        report.notice(service.at(), message, "add <user/> if the module has scripts");
+        if report.is_intact() {
+            report.notice(service.at(), message, "add <user/> if the module has scripts");
+        }
         return None;
     };
     let log_size = view.count("userlogsize").and_then(|size| u32::try_from(size).ok());

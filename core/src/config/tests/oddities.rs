@@ -236,3 +236,55 @@ fn all_errors_of_a_file_are_reported_in_the_order_of_the_file() {
     }
     assert_eq!(found.len(), 8, "{}", found.join("\n"));
 }
+
+/// A file with a dozen different typing errors, each repaired so that the next one is found.
+const MISTYPED: &str = "<!DOCTYPE safe>
+<safe>
+<service mode=\"mirror\" defaultprim=\"alone\" failover=\"on>
+  <heart pulse=\"700\" timeout=\"30000\">
+    <heartbeat name=default ident=“flow”>
+  </heart>
+  <vip>
+    <interface_list>
+      <interface check=\"on\">
+        <real_interface>
+          <virtual_addr addr=\"\" where=\"one_side_alias\">
+        </real_interface>
+      </interfaces>
+    </interface_list>
+  <vip>
+  <rfs async=\"seccond\">
+    <replicate dir=\"/data mode=\"read_only\"/>
+    <replicated dir='/data2'>
+       <notreplicated regexpath=\"a<b\"/>
+    </replicated
+  </rfs>
+  <user logging=\"none\" logging=\"userlog\"/>
+</service>
+</safe>";
+
+#[test]
+fn a_dozen_typing_errors_are_reported_each_once_at_its_place() {
+    let found = errors(MISTYPED);
+    let expected = [
+        "3:53: error: this quote is not closed",
+        "5:21: error: an attribute's value stands without quotes",
+        "5:35: error: typographic quote “",
+        "5:40: error: typographic quote ”",
+        "6:3: error: <heartbeat> of line 5 is not closed before </heart>",
+        "11:25: error: <virtual_addr> addr=\"\" is empty",
+        "12:9: error: <virtual_addr> of line 11 is not closed before </real_interface>",
+        "13:7: error: </interfaces> does not match <interface> of line 9",
+        "15:3: error: <vip> opens again inside <vip> of line 7 (did you mean </vip>?)",
+        "16:8: error: <rfs> async=\"seccond\" is not allowed (did you mean \"second\"?)",
+        "17:5: error: <replicate> is not known inside <rfs> (did you mean \"replicated\"?)",
+        "17:20: error: this quote is not closed",
+        "19:34: error: a \"<\" inside a value",
+        "20:5: error: tag </replicated> has no \">\" at its end",
+        "22:24: error: the attribute occurs twice in this tag",
+    ];
+    assert_eq!(found.len(), expected.len(), "{}", found.join("\n"));
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(&format!("u.xml:{expected}")), "{found}\n{expected}");
+    }
+}

@@ -250,8 +250,25 @@ impl Pass<'_, '_, '_> {
                     self.replace(0, " ");
                 }
             }
+            Some(close) if has_stray_brackets(&body[..close]) && ends_value(&body[close + 1..]) => {
+                self.copy(1);
+                self.value_with_brackets(close);
+                self.copy(1);
+            }
             _ => self.unclosed_value(&body[..open]),
         }
+    }
+
+    /// A value of `length` bytes with a "<" in it, which XML does not allow.
+    fn value_with_brackets(&mut self, length: usize) {
+        let end = self.at + length;
+        let message = "a \"<\" inside a value".to_owned();
+        self.error(self.at, message, "write it as &lt;");
+        while let Some(bracket) = self.text[self.at..end].find('<') {
+            self.copy(bracket);
+            self.replace(1, "&lt;");
+        }
+        self.copy(end - self.at);
     }
 
     /// A value whose closing quote is missing or of another kind.
@@ -290,6 +307,12 @@ fn swallows_attribute(value: &str) -> bool {
     let Some(before) = value.trim_end().strip_suffix('=') else { return false };
     let name = before.trim_end().rsplit(char::is_whitespace).next().unwrap_or("");
     name.len() < before.trim_end().len() && !name.is_empty() && name.chars().all(is_name)
+}
+
+/// Whether a value has a "<" that belongs to it, rather than to the next tag.
+fn has_stray_brackets(value: &str) -> bool {
+    let next_tag = value.contains("/>") || value.contains("><") || value.contains('\n');
+    value.contains('<') && !next_tag && !swallows_attribute(value)
 }
 
 /// Whether `rest` begins with `name=` and a quote.

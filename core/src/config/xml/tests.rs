@@ -42,6 +42,7 @@ fn quotes_of_every_wrong_kind_are_repaired() {
         ("<a x=1/>", "1:6", "(a x=1)"),
         ("<a x=\"1\"y=\"2\"/>", "1:9", "(a x=1 y=2)"),
         ("<a x=\"\"y=\"2\"/>", "1:8", "(a x= y=2)"),
+        ("<a x=\"1<2\" y=\"2\"/>", "1:7", "(a x=1<2 y=2)"),
         ("<a x=\"1\", y=\"2\"/>", "1:9", "(a x=1 y=2)"),
     ] {
         let (found, tree) = reading(text);
@@ -70,6 +71,9 @@ fn tags_that_do_not_match_are_told_once() {
     assert_eq!(found, ["1:8 </b> closes nothing: <b> of line 1 is closed"]);
     let (found, _) = reading("<a>\n<b></b>");
     assert_eq!(found, ["1:1 <a> is never closed"]);
+    let (found, tree) = reading("<a><b>\n<c/>\n<b>\n<d/></a>");
+    assert_eq!(found, ["3:1 <b> opens again inside <b> of line 1"]);
+    assert_eq!(tree, "(a(b(c))(d))");
     let (found, tree) = reading("<a><b></b</a>");
     assert_eq!((found.len(), tree.as_str()), (1, "(a(b))"), "{found:?}");
 }
