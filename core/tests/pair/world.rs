@@ -119,7 +119,8 @@ pub(crate) fn config(quorum: QuorumPolicy, failover: bool, prim: DefaultPrimary)
 }
 
 impl World {
-    pub(crate) fn new(config: &ModuleConfig) -> Self {
+    /// Node `n` of two, with one module.
+    pub(crate) fn node_config(config: &ModuleConfig, n: u16) -> NodeConfig {
         let lan = Lan {
             name: "default".into(),
             command: true,
@@ -134,13 +135,11 @@ impl World {
             witness: None,
         };
         let setup = ModuleSetup { name: "app".into(), signature: 7, config: config.clone() };
-        let configs = (0..2)
-            .map(|n| NodeConfig {
-                cluster: cluster.clone(),
-                node: NodeId(n),
-                modules: BTreeMap::from([(M, setup.clone())]),
-            })
-            .collect();
+        NodeConfig { cluster, node: NodeId(n), modules: BTreeMap::from([(M, setup)]) }
+    }
+
+    pub(crate) fn new(config: &ModuleConfig) -> Self {
+        let configs = (0..2).map(|n| Self::node_config(config, n)).collect();
         let mut world = Self {
             now: Instant::from_millis(60_000),
             configs,

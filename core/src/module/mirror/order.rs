@@ -97,7 +97,8 @@ impl Mirror {
 
     fn obey(&mut self, now: Instant, order: ModuleOrder, out: &mut Out<Action>) {
         let by = Actor::Administrator;
-        let busy = self.sequence.is_some() || self.mode == Mode::Fencing;
+        let busy =
+            self.sequence.is_some() || matches!(self.mode, Mode::Fencing | Mode::Resuming { .. });
         if busy && !matches!(order, ModuleOrder::ForceStop) {
             self.pending = Some(order);
             return;
