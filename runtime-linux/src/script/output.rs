@@ -285,7 +285,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_byte_is_kept_beyond_one_line(bytes in proptest::collection::vec(any::<u8>(), 0..9000)) {
+        fn no_byte_is_kept_beyond_one_line(
+            bytes in proptest::collection::vec(any::<u8>(), 0..9000),
+        ) {
             let mut bytes = bytes;
             let lines = take_lines(&mut bytes);
             prop_assert!(bytes.len() < LINE_BYTES_MAX);

@@ -1,3 +1,5 @@
+//! Scripts run, print, hang and fail as real processes.
+
 use std::{
     os::unix::fs::PermissionsExt,
     path::Path,

@@ -1,3 +1,5 @@
+//! Addresses of interfaces: what is found, chosen, claimed and announced.
+
 use super::*;
 
 fn ip(text: &str) -> IpAddr {

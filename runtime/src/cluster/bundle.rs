@@ -50,7 +50,10 @@ pub enum BundleError {
         why: String,
     },
     /// Written by another release.
-    #[error("{}: bundle format {found}, this release reads {FORMAT}; upgrade havre here", .path.display())]
+    #[error(
+        "{}: bundle format {found}, this release reads {FORMAT}; upgrade havre here",
+        .path.display()
+    )]
     Format {
         /// The file.
         path: PathBuf,

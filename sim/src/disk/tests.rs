@@ -1,3 +1,5 @@
+//! What the simulated disk keeps and loses, by example.
+
 use super::*;
 
 fn disk(seed: u64) -> SimDisk {
