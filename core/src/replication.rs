@@ -10,6 +10,7 @@
 
 pub mod generation;
 pub mod intent;
+pub mod item;
 pub mod plan;
 pub mod record;
 pub mod source;

@@ -8,6 +8,9 @@
 pub mod apply;
 pub mod marklog;
 pub mod place;
+pub mod resync;
 pub mod stream;
+#[cfg(test)]
+mod testkit;
 pub mod tree;
 pub mod uring;

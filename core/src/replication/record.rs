@@ -106,7 +106,7 @@ impl Location {
         Some((Self::new(self.root, parent), name))
     }
 
-    fn check(&self) -> Result<(), RecordError> {
+    pub(crate) fn check(&self) -> Result<(), RecordError> {
         if self.path.is_empty() {
             return Ok(());
         }
@@ -434,16 +434,16 @@ fn format() -> impl bincode::config::Config {
 }
 
 /// Bytes as one block; serde's own way encodes a `Vec<u8>` element by element.
-mod bytes {
+pub(crate) mod bytes {
     use std::fmt;
 
     use serde::{Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         struct Bytes;
         impl de::Visitor<'_> for Bytes {
             type Value = Vec<u8>;

@@ -27,7 +27,7 @@ use super::{
     tree,
 };
 
-mod attributes;
+pub(crate) mod attributes;
 #[cfg(test)]
 mod tests;
 
@@ -391,7 +391,7 @@ fn set_access_open(file: BorrowedFd<'_>, access: Access) -> io::Result<()> {
 }
 
 /// The kernel's `new_encode_dev`, backwards.
-fn device(number: u32) -> u64 {
+pub(crate) fn device(number: u32) -> u64 {
     let major = (number & 0x000f_ff00) >> 8;
     let minor = (number & 0xff) | ((number >> 12) & 0x000f_ff00);
     rustix::fs::makedev(major, minor)

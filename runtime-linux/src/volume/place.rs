@@ -48,8 +48,15 @@ pub struct Places {
     parents: VecDeque<(Location, Arc<OwnedFd>)>,
 }
 
+impl Clone for Places {
+    /// Shares the directories, not the open parents.
+    fn clone(&self) -> Self {
+        Self { roots: self.roots.clone(), parents: VecDeque::new() }
+    }
+}
+
 /// One replicated directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Root {
     dir: Arc<OwnedFd>,
     excluded: Excluded,
