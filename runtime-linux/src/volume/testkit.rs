@@ -147,13 +147,15 @@ impl Recipe {
             match part {
                 Part::File { len, seed, mode } => {
                     let bytes: Vec<u8> = (0..*len).map(|n| (n / 7) as u8 ^ seed).collect();
-                    if fs::write(&path, bytes).is_ok() {
-                        let _ = fs::set_permissions(&path, PermissionsExt::from_mode(*mode));
+                    // Writing to a named pipe would wait for a reader.
+                    let fifo = fs::metadata(&path).is_ok_and(|stat| !stat.is_file());
+                    if !fifo && fs::write(&path, bytes).is_ok() {
+                        let _ = fs::set_permissions(&path, fs::Permissions::from_mode(*mode));
                     }
                 }
                 Part::Directory { mode } => {
                     if fs::create_dir(&path).is_ok() {
-                        let _ = fs::set_permissions(&path, PermissionsExt::from_mode(*mode));
+                        let _ = fs::set_permissions(&path, fs::Permissions::from_mode(*mode));
                     }
                 }
                 Part::Symlink(target) => {
