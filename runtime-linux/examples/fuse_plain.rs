@@ -27,7 +27,7 @@ fn main() -> Result<()> {
             }
         }
         if settled.elapsed().as_secs() >= 1 {
-            session.settle_times(&mut PassThrough);
+            session.settle(&mut PassThrough);
             settled = Instant::now();
         }
     }

@@ -55,6 +55,7 @@ use havre_core::{
 use rustix::{
     fs::{Mode, OFlags, Statx},
     io::Errno,
+    process::{Resource, Rlimit},
 };
 
 use self::{
@@ -195,6 +196,10 @@ impl Session {
     }
 
     fn assemble(device: Device, tree: Tree, options: Options) -> Self {
+        // Without many descriptors it goes slower, not wrong.
+        let limit = rustix::process::getrlimit(Resource::Nofile).maximum;
+        let _ =
+            rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit });
         let files = Files {
             device,
             tree,
@@ -278,9 +283,10 @@ impl Session {
         if handled == 0 { Turn::Idle } else { Turn::Handled(handled) }
     }
 
-    /// Sets the modification times that the kernel told and that were only noted. Call it about
-    /// once a second, and before a clean end.
-    pub fn settle_times(&mut self, interceptor: &mut impl Interceptor) {
+    /// Sets the modification times that the kernel told and that were only noted, and tells the
+    /// keeper which files are done with. Call it about once a second, and before a clean end.
+    pub fn settle(&mut self, interceptor: &mut impl Interceptor) {
+        self.files.keeper.settle();
         for node in std::mem::take(&mut self.noted) {
             if let Some(operation) = self.files.prepare_times(node) {
                 interceptor.submit(&mut self.files, operation);
@@ -315,7 +321,7 @@ impl Session {
         if self.note_time(&header, &buffer) {
             self.files.recycle(buffer);
             if self.noted.len() >= NOTED_TIMES_MAX {
-                self.settle_times(interceptor);
+                self.settle(interceptor);
             }
             return;
         }

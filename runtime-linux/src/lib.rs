@@ -3,6 +3,7 @@
 pub mod arp;
 pub mod clock;
 pub mod fuse;
+pub mod holder;
 pub mod interface;
 pub mod lab;
 pub mod nd;

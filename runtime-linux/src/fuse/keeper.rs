@@ -9,6 +9,9 @@ pub trait Keeper: Send {
 
     /// The file is not needed any more, or has a name again.
     fn release(&mut self, node: u64);
+
+    /// Called about once a second: passes on what has gathered.
+    fn settle(&mut self);
 }
 
 /// Keeps nothing: open files without a name do not survive a crash of the daemon.
@@ -19,4 +22,6 @@ impl Keeper for NoKeeper {
     fn keep(&mut self, _: u64, _: BorrowedFd<'_>) {}
 
     fn release(&mut self, _: u64) {}
+
+    fn settle(&mut self) {}
 }
