@@ -31,7 +31,7 @@ use rustix::{
 /// Name of the test that [`Served`] starts this program with.
 pub(crate) const HELPER: &str = "helper_process";
 const VARIABLE: &str = "HAVRE_TEST_HELPER";
-const WATCHDOG: Duration = Duration::from_secs(100);
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// Whether this process may mount; says so if not.
 pub(crate) fn is_root() -> bool {
@@ -59,6 +59,7 @@ pub(crate) fn help() {
         .expect("Linux has it");
     match what {
         "holder" => holder::run(Path::new(socket)).expect("the holder runs"),
+        "supervise" => supervise(Path::new(directory), mode, Path::new(socket)),
         _ => serve(Path::new(directory), mode, socket),
     }
 }
@@ -96,6 +97,25 @@ fn serve(directory: &Path, mode: &str, socket: &str) {
     }
 }
 
+/// Starts a server again whenever it dies, as a service manager does.
+///
+/// A process of its own: one that has files of the mount open cannot start the server, because
+/// closing them in the child writes their data, for which the server is needed.
+fn supervise(directory: &Path, mode: &str, socket: &Path) {
+    loop {
+        let mut server = helper("serve", mode, directory, Some(socket));
+        fs::write(pid_file(socket), server.id().to_string()).expect("the socket's directory");
+        server.wait().expect("it was started here");
+        if mounted_at(directory).is_ok_and(|found| found.is_none()) {
+            return;
+        }
+    }
+}
+
+fn pid_file(socket: &Path) -> PathBuf {
+    socket.with_extension("pid")
+}
+
 fn helper(what: &str, mode: &str, directory: &Path, socket: Option<&Path>) -> Child {
     let order = [
         what,
@@ -114,7 +134,6 @@ fn helper(what: &str, mode: &str, directory: &Path, socket: Option<&Path>) -> Ch
 pub(crate) struct Served {
     /// Where.
     pub(crate) directory: PathBuf,
-    mode: String,
     server: Child,
     holder: Option<(Child, PathBuf)>,
     _calm: mpsc::Sender<()>,
@@ -135,7 +154,8 @@ impl Served {
 
     fn begin(directory: &Path, mode: &str, holder: Option<(Child, PathBuf)>) -> Self {
         let socket = holder.as_ref().map(|(_, socket)| socket.as_path());
-        let server = helper("serve", mode, directory, socket);
+        let what = if socket.is_some() { "supervise" } else { "serve" };
+        let server = helper(what, mode, directory, socket);
         let (calm, alarm) = mpsc::channel();
         let watched = directory.to_owned();
         thread::spawn(move || {
@@ -144,23 +164,20 @@ impl Served {
                 abort(&watched);
             }
         });
-        let served = Self {
-            directory: directory.to_owned(),
-            mode: mode.to_owned(),
-            server,
-            holder,
-            _calm: calm,
-        };
+        let served = Self { directory: directory.to_owned(), server, holder, _calm: calm };
         wait_for("the mount", || mounted_at(directory).is_ok_and(|found| found.is_some()));
         served
     }
 
-    /// Kills the server as a crash would, and starts it again.
-    pub(crate) fn crash(&mut self) {
-        self.server.kill().expect("the server runs");
-        self.server.wait().expect("the server was started here");
-        let socket = self.holder.as_ref().map(|(_, socket)| socket.as_path());
-        self.server = helper("serve", &self.mode, &self.directory, socket);
+    /// Kills the server as a crash would; its supervisor starts it again.
+    pub(crate) fn crash(&self) {
+        let (_, socket) = self.holder.as_ref().expect("without a holder nothing survives");
+        let number = fs::read_to_string(pid_file(socket)).expect("the supervisor wrote it");
+        let pid = number.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a number");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+        wait_for("the next server", || {
+            fs::read_to_string(pid_file(socket)).is_ok_and(|now| now != number && !now.is_empty())
+        });
     }
 }
 
