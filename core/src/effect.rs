@@ -15,6 +15,7 @@ use crate::{
     ids::{Epoch, Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
     replication::generation::{Generation, Lineage},
     status::{NodeStatus, Progress, State, VirtualIp},
+    time::Instant,
     wire::message::Message,
 };
 
@@ -237,6 +238,14 @@ pub enum Effect {
         targets: Vec<IpAddr>,
         /// How long to wait.
         limit: Duration,
+    },
+    /// Tell the independent guard until when the module may serve here. If that moment comes and
+    /// nothing more was said, the guard removes address and application, whatever the daemon does.
+    Guard {
+        /// The module.
+        module: ModuleId,
+        /// The moment; `None`: nothing serves here, the guard need not watch.
+        until: Option<Instant>,
     },
     /// Answer a command.
     Answer {

@@ -96,6 +96,7 @@ pub struct Module {
     id: ModuleId,
     peer: NodeId,
     timeout: Duration,
+    guarded: Option<Instant>,
     link_names: Vec<(LinkId, String)>,
     ping_targets: Vec<IpAddr>,
     ping: Option<OpId>,
@@ -143,6 +144,7 @@ impl Module {
             id,
             peer: settings.peer,
             timeout: settings.timeout,
+            guarded: None,
             link_names: links.iter().map(|(id, _, name)| (*id, name.clone())).collect(),
             ping_targets,
             ping: None,
@@ -171,12 +173,29 @@ impl Module {
         status
     }
 
-    /// Until when this module may serve here if nothing more is heard of the daemon: the end of
-    /// the right to run, and in any case a little before the peer would give this node up.
-    pub fn guard(&self, now: Instant) -> Option<Instant> {
-        let silence = now + self.timeout * 7 / 8;
-        let right = self.quorum.right_until().unwrap_or(Instant::FAR_FUTURE);
-        (self.mirror.serving() && self.quorum.held()).then(|| silence.min(right))
+    /// Tells the guard until when this module may serve here if nothing more is heard of the
+    /// daemon: the end of the right to run, and in any case before the peer gives this node up.
+    fn guard(&mut self, now: Instant, out: &mut Out<Effect>) {
+        let until = match (self.mirror.serving(), self.quorum.held()) {
+            (true, true) => {
+                let right = self.quorum.right_until().unwrap_or(Instant::FAR_FUTURE);
+                Some(right.min(now + self.timeout * 7 / 8))
+            }
+            // On the way out, or not yet entitled again: what was said last stands.
+            (true, false) => return,
+            (false, _) => None,
+        };
+        let near =
+            |told: Instant, until: Instant| until >= told && until.since(told) < self.timeout / 16;
+        let settled = match (self.guarded, until) {
+            (Some(told), Some(until)) => near(told, until),
+            (None, None) => true,
+            _ => false,
+        };
+        if !settled {
+            self.guarded = until;
+            out.push(Effect::Guard { module: self.id, until });
+        }
     }
 
     /// Whether the witness answered lately; `None` if none is used.
@@ -319,7 +338,10 @@ impl Machine for Module {
 
     fn handle(&mut self, now: Instant, input: Input, out: &mut Out<Effect>) {
         let steps = match input {
-            Input::Heard { link, heard, beat } => return self.heard(now, link, heard, beat, out),
+            Input::Heard { link, heard, beat } => {
+                self.heard(now, link, heard, beat, out);
+                Vec::new()
+            }
             Input::Booted { start, running } => {
                 self.tell_mirror(now, mirror::Input::Booted { start, running })
             }
@@ -344,6 +366,7 @@ impl Machine for Module {
             Input::Volume(news) => self.tell_mirror(now, mirror::Input::Volume(news)),
         };
         self.route(now, steps, out);
+        self.guard(now, out);
     }
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Out<Effect>) {
@@ -367,6 +390,7 @@ impl Machine for Module {
             let steps = actions.drain().map(Step::Mirror).collect();
             self.route(now, steps, out);
         }
+        self.guard(now, out);
     }
 
     fn deadline(&self) -> Option<Instant> {

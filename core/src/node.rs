@@ -88,13 +88,6 @@ impl Node {
         }
     }
 
-    /// Until when each module may serve here if this node says nothing more: what an independent
-    /// guard must enforce. A module that serves nothing is not listed, nor one that is not yet
-    /// entitled to serve again after a restart of the daemon.
-    pub fn guards(&self, now: Instant) -> impl Iterator<Item = (ModuleId, Instant)> + '_ {
-        self.modules.iter().filter_map(move |(id, m)| Some((*id, m.guard(now)?)))
-    }
-
     fn booted(
         &mut self,
         now: Instant,

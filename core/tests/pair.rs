@@ -311,3 +311,21 @@ fn a_daemon_that_comes_back_too_late_removes_what_it_left() {
         w.expect(1, State::Alone, Phase::Ready);
     }
 }
+
+#[test]
+fn the_guard_is_told_a_moment_before_anybody_else_may_serve() {
+    for policy in policies() {
+        let mut w = mirror(&policy);
+        pair(&mut w);
+        let until = w.guards[0].expect("the primary is guarded");
+        assert_eq!(w.guards[1], None, "a secondary is not");
+        w.kill(0);
+        w.run_for(until.since(w.now).as_millis() as u64);
+        assert!(w.addresses.is_empty(), "the secondary waits until the guard has acted");
+        w.run_for(1_000);
+        w.expect(1, State::Alone, Phase::Ready);
+        w.order(1, ModuleOrder::Stop);
+        w.run_for(500);
+        assert_eq!(w.guards[1], None, "nor a stopped module");
+    }
+}

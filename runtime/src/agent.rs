@@ -272,6 +272,7 @@ where
                     }
                 }
                 Effect::Notify(event) => self.os.notify(&event),
+                Effect::Guard { module, until } => self.os.guard(module, until),
                 other => {
                     if let Some(effect) = self.lanes.admit(other) {
                         self.start(effect);
@@ -318,7 +319,9 @@ fn op_of(effect: &Effect) -> Option<OpId> {
         | Effect::KillScripts { op, .. }
         | Effect::Address { op, .. }
         | Effect::Ping { op, .. } => Some(*op),
-        Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) => None,
+        Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) | Effect::Guard { .. } => {
+            None
+        }
     }
 }
 
@@ -332,7 +335,9 @@ async fn carry_out<O: Os>(os: &O, effect: Effect) -> Outcome {
         Effect::KillScripts { module, .. } => os.kill_scripts(module).await,
         Effect::Address { module, request, .. } => os.address(module, request).await,
         Effect::Ping { targets, limit, .. } => Outcome::Reached(os.ping(targets, limit).await),
-        Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) => Outcome::Done,
+        Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) | Effect::Guard { .. } => {
+            Outcome::Done
+        }
     }
 }
 

@@ -59,6 +59,10 @@ pub trait Os: 'static {
     /// request of the same module is pending.
     async fn volume(&self, module: ModuleId, request: VolumeRequest) -> Outcome;
 
+    /// Tells the independent guard until when a module may serve here; `None`: it serves nothing.
+    /// Must return at once.
+    fn guard(&self, module: ModuleId, until: Option<Instant>);
+
     /// Takes news: log, trace, watchers. Must return at once.
     fn notify(&self, event: &Event);
 

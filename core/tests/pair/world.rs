@@ -50,6 +50,7 @@ pub(crate) struct World {
     saved: Vec<SavedState>,
     volumes: Vec<Volume>,
     admitted: Option<Instant>,
+    pub(crate) guards: [Option<Instant>; 2],
     pub(crate) cut: bool,
     pub(crate) witness_cut: BTreeSet<usize>,
     witness: Witness<ModuleId>,
@@ -148,6 +149,7 @@ impl World {
             saved: vec![SavedState::default(), SavedState::default()],
             volumes: vec![Volume::Idle, Volume::Idle],
             admitted: None,
+            guards: [None; 2],
             cut: false,
             witness_cut: BTreeSet::new(),
             witness: Witness::new(Instant::ZERO, BTreeMap::new()),
@@ -272,6 +274,7 @@ impl World {
                 self.volume(n, request);
                 self.later(2, n, done(op));
             }
+            Effect::Guard { until, .. } => self.guards[n] = until,
             Effect::Answer { answer, .. } => {
                 if let Answer::Refused(text) = answer {
                     self.refusals.push(text);

@@ -142,6 +142,8 @@ impl Os for ToyOs {
     async fn volume(&self, _module: ModuleId, request: VolumeRequest) -> Outcome {
         self.work(format!("{request:?}")).await
     }
+    fn guard(&self, _module: ModuleId, _until: Option<Instant>) {}
+
     fn notify(&self, event: &Event) {
         self.done.borrow_mut().push(format!("{:?}", event.kind));
     }
