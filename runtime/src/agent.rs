@@ -31,12 +31,12 @@ use tokio::{
 };
 use tracing::{debug, trace};
 
-pub use self::inbox::{AgentGone, Inbox, inbox};
+pub use self::inbox::{AgentGone, Inbox, Letters, inbox};
+pub(crate) use self::rejections::Rejections;
 use self::{
     held::Held,
-    inbox::{Letter, Letters},
+    inbox::Letter,
     lanes::{Lane, Lanes},
-    rejections::Rejections,
 };
 use crate::{
     net::{Datagram, Net, Peers},

@@ -14,3 +14,4 @@ pub mod redacted;
 pub mod seal;
 pub mod store;
 pub mod transport;
+pub mod witness;

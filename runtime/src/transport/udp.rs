@@ -109,6 +109,25 @@ impl UdpNet {
         Ok(Self { links, retry_at: Cell::new(Instant::now() + RETRY_PERIOD), first: Cell::new(0) })
     }
 
+    /// Opens one socket on which any sender is heard, as the witness does.
+    ///
+    /// # Errors
+    /// The port is in use, or no network card has the address.
+    pub fn listen(local: SocketAddr) -> Result<Self, UdpError> {
+        let socket = bind(local)?.ok_or_else(|| UdpError::Socket {
+            address: local,
+            source: io::ErrorKind::AddrNotAvailable.into(),
+        })?;
+        let link = Link { id: LinkId::WITNESS, local, socket: RefCell::new(Some(socket)) };
+        let retry_at = Cell::new(Instant::now() + RETRY_PERIOD);
+        Ok(Self { links: vec![link], retry_at, first: Cell::new(0) })
+    }
+
+    /// The address of the first network's socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.links.first()?.socket.borrow().as_ref()?.direct.local_addr().ok()
+    }
+
     /// Tries again to open what could not be opened.
     fn retry(&self) {
         if Instant::now() < self.retry_at.get() {
