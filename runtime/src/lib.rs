@@ -8,6 +8,8 @@
 pub mod agent;
 pub mod cluster;
 pub mod events;
+pub mod journal;
+pub mod modules;
 pub mod net;
 pub mod os;
 pub mod redacted;

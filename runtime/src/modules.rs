@@ -1,0 +1,290 @@
+//! Modules on this machine: what a technician installed, and what the daemon runs.
+//!
+//! `STATE/modules/NAME` is the installed folder (`conf/userconfig.xml`, `bin/`, and `id`, the
+//! number that all nodes share); it may be edited at any time. `havre module config` copies it to
+//! `STATE/active/NAME`, which the daemon and the scripts use. A copy replaces the one before as a
+//! whole, so that the daemon never sees half a module.
+
+mod folder;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use havre_core::{
+    config::{
+        self,
+        cluster::ClusterConfig,
+        error::{ConfigErrors, Diagnostic},
+        module::ModuleConfig,
+    },
+    ids::ModuleId,
+    module::ModuleSetup,
+};
+use thiserror::Error;
+
+/// Largest number of a module: ports derive from it.
+pub const MODULE_ID_MAX: u16 = 512;
+
+/// Why a module cannot be installed, applied or run.
+#[derive(Debug, Error)]
+pub enum ModuleError {
+    /// Its configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// The folder is no module.
+    #[error("{}: no conf/userconfig.xml there; give the folder that holds conf/ and bin/", .0.display())]
+    NotAModule(PathBuf),
+    /// There is no module of that name.
+    #[error(
+        "module \"{name}\" is not installed; installed: {}. Install it with \
+         `havre module install -m {name} DIR`", list(.known)
+    )]
+    Unknown {
+        /// The name that was given.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// The name cannot be a folder's.
+    #[error("module name \"{0}\": use letters, digits, - and _ (at most 64)")]
+    Name(String),
+    /// Another module has the number.
+    #[error("number {id} belongs to module \"{name}\"; choose another with --id, on all nodes")]
+    IdTaken {
+        /// The number.
+        id: u16,
+        /// Whose it is.
+        name: String,
+    },
+    /// Not a possible number.
+    #[error("module number {0}: must be between 1 and {MODULE_ID_MAX}")]
+    Id(u16),
+    /// The operating system refused.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// A module as the daemon runs it, or as it is installed.
+#[derive(Debug, Clone)]
+pub struct Module {
+    /// Its number.
+    pub id: ModuleId,
+    /// Its name.
+    pub name: String,
+    /// The folder with `conf/` and `bin/`.
+    pub dir: PathBuf,
+    /// Its configuration.
+    pub config: ModuleConfig,
+    /// Digest that both nodes must share.
+    pub signature: u64,
+    /// What its author should know although it can be used.
+    pub notices: Vec<Diagnostic>,
+}
+
+impl Module {
+    /// What the core needs of it.
+    pub fn setup(&self) -> ModuleSetup {
+        ModuleSetup {
+            name: self.name.clone(),
+            signature: self.signature,
+            config: self.config.clone(),
+        }
+    }
+}
+
+/// The modules of a state directory.
+#[derive(Debug, Clone)]
+pub struct Modules {
+    state_dir: PathBuf,
+}
+
+impl Modules {
+    /// The modules of that state directory.
+    pub fn of(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned() }
+    }
+
+    /// Names and numbers of the installed modules, in order of names.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn installed(&self) -> Result<Vec<(String, ModuleId)>, ModuleError> {
+        numbered(&self.installed_dir())
+    }
+
+    /// Copies a module's folder in and checks it. Installing again keeps the number unless
+    /// another is given. Nothing changes if the configuration is wrong.
+    ///
+    /// # Errors
+    /// The folder is no module, or its configuration is wrong.
+    pub fn install(
+        &self,
+        name: &str,
+        from: &Path,
+        id: Option<u16>,
+        cluster: &ClusterConfig,
+    ) -> Result<Module, ModuleError> {
+        check_name(name)?;
+        if !from.join("conf").join("userconfig.xml").is_file() {
+            return Err(ModuleError::NotAModule(from.to_owned()));
+        }
+        let installed = self.installed()?;
+        let id = choose_id(name, id, &installed)?;
+        let checked = read(from, name, id, cluster)?;
+        let target = self.installed_dir().join(name);
+        folder::replace(from, &target, &id.0.to_string())?;
+        Ok(Module { dir: target, ..checked })
+    }
+
+    /// Makes the installed folder of a module the one that the daemon runs.
+    ///
+    /// # Errors
+    /// The module is not installed, or its configuration is wrong; what runs stays as it is.
+    pub fn apply(&self, name: &str, cluster: &ClusterConfig) -> Result<Module, ModuleError> {
+        let installed = self.installed()?;
+        let known = || installed.iter().map(|(name, _)| name.clone()).collect();
+        let (_, id) = installed
+            .iter()
+            .find(|(other, _)| other == name)
+            .ok_or_else(|| ModuleError::Unknown { name: name.to_owned(), known: known() })?;
+        let from = self.installed_dir().join(name);
+        let checked = read(&from, name, *id, cluster)?;
+        let target = self.active_dir().join(name);
+        folder::replace(&from, &target, &id.0.to_string())?;
+        Ok(Module { dir: target, ..checked })
+    }
+
+    /// The modules that the daemon runs, by number.
+    ///
+    /// # Errors
+    /// A configuration is wrong, or a folder cannot be read.
+    pub fn active(
+        &self,
+        cluster: &ClusterConfig,
+    ) -> Result<BTreeMap<ModuleId, Module>, ModuleError> {
+        let mut modules = BTreeMap::new();
+        for (name, id) in numbered(&self.active_dir())? {
+            let module = read(&self.active_dir().join(&name), &name, id, cluster)?;
+            if let Some(other) = modules.insert(id, module) {
+                return Err(ModuleError::IdTaken { id: id.0, name: other.name });
+            }
+        }
+        Ok(modules)
+    }
+
+    /// Whether the installed folder of a module differs from the one that the daemon runs.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn differs(&self, name: &str) -> Result<bool, ModuleError> {
+        let (installed, active) = (self.installed_dir().join(name), self.active_dir().join(name));
+        if !active.is_dir() {
+            return Ok(true);
+        }
+        Ok(folder::contents(&installed)? != folder::contents(&active)?)
+    }
+
+    fn installed_dir(&self) -> PathBuf {
+        self.state_dir.join("modules")
+    }
+
+    fn active_dir(&self) -> PathBuf {
+        self.state_dir.join("active")
+    }
+}
+
+fn read(
+    dir: &Path,
+    name: &str,
+    id: ModuleId,
+    cluster: &ClusterConfig,
+) -> Result<Module, ModuleError> {
+    let file = dir.join("conf").join("userconfig.xml");
+    let text = fs::read_to_string(&file)
+        .map_err(|source| ModuleError::Io { path: file.clone(), source })?;
+    let parsed = config::module::parse(&file, &text, cluster, &environment(name))?;
+    let signature = config::signature(cluster, &parsed.value);
+    let (name, dir, notices) = (name.to_owned(), dir.to_owned(), parsed.notices);
+    Ok(Module { id, name, dir, config: parsed.value, signature, notices })
+}
+
+/// Variables that `%NAME%` in a configuration may use. Not those of the process: the shell of a
+/// technician and the daemon would then read one file differently.
+pub fn environment(name: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("SAFEMODULE".to_owned(), name.to_owned())])
+}
+
+fn choose_id(
+    name: &str,
+    wanted: Option<u16>,
+    installed: &[(String, ModuleId)],
+) -> Result<ModuleId, ModuleError> {
+    let own = installed.iter().find(|(other, _)| other == name).map(|(_, id)| *id);
+    let owner = |id: u16| installed.iter().find(|(other, i)| i.0 == id && other != name);
+    let id = match (wanted, own) {
+        (Some(id), _) => id,
+        (None, Some(own)) => return Ok(own),
+        (None, None) => (1..=MODULE_ID_MAX).find(|id| owner(*id).is_none()).unwrap_or(0),
+    };
+    if !(1..=MODULE_ID_MAX).contains(&id) {
+        return Err(ModuleError::Id(id));
+    }
+    match owner(id) {
+        Some((name, _)) => Err(ModuleError::IdTaken { id, name: name.clone() }),
+        None => Ok(ModuleId(id)),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ModuleError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let good = !name.is_empty() && name.len() <= 64 && name.chars().all(plain);
+    // A log of that name exists already: that of the node itself.
+    if good && name != crate::events::log::NODE_LOG {
+        Ok(())
+    } else {
+        Err(ModuleError::Name(name.to_owned()))
+    }
+}
+
+/// The modules of a folder with their numbers, in order of names.
+fn numbered(dir: &Path) -> Result<Vec<(String, ModuleId)>, ModuleError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| ModuleError::Io { path, source }
+    };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed(dir)(source)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed(dir))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        // Half-made copies have names that modules cannot have.
+        if check_name(&name).is_err() {
+            continue;
+        }
+        let path = entry.path().join("id");
+        let text = fs::read_to_string(&path).map_err(failed(&path))?;
+        let id = text.trim().parse().map_err(|_| ModuleError::Id(0))?;
+        found.push((name, ModuleId(id)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
