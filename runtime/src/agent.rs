@@ -347,4 +347,6 @@ pub(crate) fn overtakes(request: &VolumeRequest) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The input journal: everything an agent's machine was told, in a bounded pair of files.
 //!
-//! `havre-sim replay` feeds it to a fresh machine, which then does again what it did. A journal
-//! begins with the daemon's run; when the first file is full it becomes `inputs.journal.1`, and a
+//! `havre-sim replay` feeds it to a fresh machine with the seed in `inputs.seed`, which then does
+//! again what it did. A journal begins with the daemon's run; when the first file is full it becomes `inputs.journal.1`, and a
 //! replay needs both. Entries are written by a thread of their own: a slow disk must not hold the
 //! loop; if it falls too far behind, the journal ends with a note in the trace.
 
@@ -29,16 +29,18 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins a new journal in a state directory; the one of the run before is dropped.
+    /// Begins a new journal in a state directory; the one of the run before is dropped. `seed` is
+    /// that of the machine's generator.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn begin(state_dir: &Path) -> io::Result<Self> {
+    pub fn begin(state_dir: &Path, seed: u64) -> io::Result<Self> {
         let path = state_dir.join("inputs.journal");
         match fs::remove_file(path.with_extension("journal.1")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        fs::write(state_dir.join("inputs.seed"), format!("{seed}\n"))?;
         let file = File::create(&path)?;
         let (sender, receiver) = sync_channel(WAITING_MAX);
         let writer = std::thread::Builder::new()
@@ -75,8 +77,8 @@ fn write_all(mut file: File, path: &PathBuf, entries: &Receiver<Vec<u8>>) {
     let mut written = 0;
     for entry in entries {
         if written + entry.len() as u64 > JOURNAL_BYTES_MAX {
-            let next =
-                fs::rename(path, path.with_extension("journal.1")).and_then(|()| File::create(path));
+            let next = fs::rename(path, path.with_extension("journal.1"))
+                .and_then(|()| File::create(path));
             match next {
                 Ok(next) => (file, written) = (next, 0),
                 Err(error) => return warn!(%error, "the input journal ends here"),
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn a_journal_is_read_back_as_it_was_told() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut journal = Journal::begin(dir.path()).expect("begins");
+        let mut journal = Journal::begin(dir.path(), 7).expect("begins");
         let inputs = [
             Some(Input::Asked { request: RequestId(1), command: Command::Status }),
             None,

@@ -5,8 +5,11 @@
 //! on the agent's path starts a thread, reads a real clock or depends on the order of a hash map,
 //! so that the simulator can run it unchanged.
 
+pub mod admin;
 pub mod agent;
+pub mod cli;
 pub mod cluster;
+pub mod daemon;
 pub mod events;
 pub mod journal;
 pub mod modules;

@@ -1,0 +1,129 @@
+//! Tests of interface and client, with a toy node behind them.
+
+use std::rc::Rc;
+
+use havre_core::{
+    effect::{Effect, Input},
+    machine::{Machine, Out},
+};
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::{
+    admin::client::{Client, ClientError},
+    agent,
+};
+
+/// Has no module, and answers with its state.
+struct Toy;
+
+impl Machine for Toy {
+    type Input = Input;
+    type Action = Effect;
+
+    fn handle(&mut self, _now: Instant, input: Input, out: &mut Out<Effect>) {
+        let Input::Asked { request, command } = input else { return };
+        let answer = match command {
+            Command::Status => Answer::Status(status_of(&["db"])),
+            Command::Module { order: ModuleOrder::Stop, .. } => Answer::Accepted,
+            Command::Module { order, .. } => Answer::Refused(format!("{order:?}: not now")),
+        };
+        out.push(Effect::Answer { request, answer });
+    }
+
+    fn handle_timeout(&mut self, _now: Instant, _out: &mut Out<Effect>) {}
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+fn status_of(modules: &[&str]) -> NodeStatus {
+    crate::cli::samples::node_status(modules)
+}
+
+fn with_api(test: impl AsyncFnOnce(Client, &Path)) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let (inbox, letters) = agent::inbox();
+        let (reload, mut reloads) = mpsc::unbounded_channel::<Reload>();
+        let state_dir = dir.path().to_owned();
+        let api = Api { inbox, state_dir, clock: || Instant::from_millis(5), reload };
+        let listener = listen(dir.path()).expect("listens");
+        let serving = tokio::spawn(async move { axum::serve(listener, routes(api)).await });
+        let os = Rc::new(crate::agent::testing::IdleOs);
+        let net = crate::agent::testing::NoNet;
+        let agent = agent::run(Toy, net, os, crate::agent::testing::config(), letters);
+        let agent = tokio::task::spawn_local(agent);
+        let reloading = tokio::task::spawn_local(async move {
+            while let Some(reply) = reloads.recv().await {
+                let _ = reply.send(Err("stop module db first".to_owned()));
+            }
+        });
+        test(Client::of(dir.path()), dir.path()).await;
+        serving.abort();
+        agent.abort();
+        reloading.abort();
+    });
+}
+
+#[test]
+fn the_client_reads_the_state_of_the_node() {
+    with_api(async |client, _| {
+        let snapshot = client.status().await.expect("answers");
+        assert_eq!(snapshot.node, status_of(&["db"]));
+        assert_eq!(snapshot.now, Instant::from_millis(5));
+    });
+}
+
+#[test]
+fn orders_are_accepted_or_refused_with_the_nodes_reason() {
+    with_api(async |client, _| {
+        client.order("db", "stop", false, false).await.expect("accepted");
+        let refused = client.order("db", "prim", true, true).await.expect_err("refused");
+        let expected = "Prim { full_resync: true, force: true }: not now";
+        assert_eq!(refused.to_string(), expected);
+        let unknown = client.order("web", "stop", false, false).await.expect_err("unknown");
+        assert!(unknown.to_string().contains("configured: db"), "{unknown}");
+        let unknown = client.order("db", "dance", false, false).await.expect_err("unknown");
+        assert!(unknown.to_string().contains("not an order"), "{unknown}");
+        let refused = client.reload().await.expect_err("refused");
+        assert_eq!(refused.to_string(), "stop module db first");
+    });
+}
+
+#[test]
+fn logs_are_read_through_the_interface() {
+    with_api(async |client, state_dir| {
+        let mut writer = log::LogWriter::open(state_dir).expect("opens");
+        for number in 0..5 {
+            let entry = log::Entry::of_script(&number.to_string());
+            writer.write("db", &entry).expect("writes");
+        }
+        let reply = client.log(Some("db"), 2, true).await.expect("answers");
+        let texts: Vec<_> = reply.entries.iter().map(|entry| entry.text.as_str()).collect();
+        assert_eq!(texts, ["3", "4"]);
+        assert!(client.log(None, 2, true).await.expect("answers").entries.is_empty());
+    });
+}
+
+#[test]
+fn a_missing_daemon_is_said_to_be_missing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let error = runtime.block_on(Client::of(dir.path()).status()).expect_err("nobody listens");
+    assert!(matches!(error, ClientError::NotRunning(_)), "{error}");
+}
+
+#[test]
+fn the_socket_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    with_api(async |_, state_dir| {
+        let path = state_dir.join(SOCKET_NAME);
+        let mode = std::fs::metadata(path).expect("exists").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    });
+}

@@ -1,0 +1,44 @@
+//! What the interface says. JSON; fields are added, never changed, within version 1.
+
+use std::collections::BTreeMap;
+
+use havre_core::{status::NodeStatus, time::Instant};
+use serde::{Deserialize, Serialize};
+
+use crate::events::log::Entry;
+
+/// The picture of a node at a moment of its own clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The moment.
+    pub now: Instant,
+    /// The picture.
+    pub node: NodeStatus,
+    /// For each module that waits: why, and what to do.
+    pub waits: BTreeMap<String, String>,
+}
+
+impl Snapshot {
+    /// Adds the words to a picture.
+    pub fn of(now: Instant, node: NodeStatus) -> Self {
+        let words = |module: &havre_core::status::ModuleStatus| {
+            Some((module.name.clone(), module.wait.as_ref()?.to_string()))
+        };
+        let waits = node.modules.iter().filter_map(words).collect();
+        Self { now, node, waits }
+    }
+}
+
+/// Entries of a log, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReply {
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+/// Why a request was not carried out, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// In words.
+    pub error: String,
+}

@@ -1,0 +1,277 @@
+//! The command line, the same on every operating system. One file per group of commands.
+//!
+//! Every command that concerns a running node is a client of the daemon's interface; `cluster`,
+//! `module` and `config` work on files and need no daemon.
+
+mod cluster;
+mod config;
+mod log;
+mod module;
+mod order;
+#[cfg(test)]
+pub(crate) mod samples;
+mod state;
+mod witness;
+
+use std::{
+    ffi::OsString,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    admin::client::Client,
+    daemon::{self, Platform},
+    events::trace::{self, TraceFormat},
+};
+
+/// State directory unless `--state-dir` says otherwise.
+pub const STATE_DIR_DEFAULT: &str = "/var/lib/havre";
+/// Exit code of a command that failed, unless it has codes of its own.
+pub const FAILURE: u8 = 1;
+/// Exit code of `state -lq` if the state is not known: 0 to 4 are states.
+pub const STATE_UNKNOWN: u8 = 255;
+
+/// The commands that differ between operating systems.
+pub trait Commands {
+    /// The operating system's half of the daemon.
+    type Platform: Platform;
+
+    /// Makes that half.
+    ///
+    /// # Errors
+    /// The operating system lacks something.
+    fn platform(&self) -> Result<Self::Platform>;
+
+    /// `havre demo`.
+    ///
+    /// # Errors
+    /// The demonstration failed.
+    fn demo(&self, args: &DemoArgs) -> Result<ExitCode>;
+
+    /// `havre bench ...`, with the words behind it.
+    ///
+    /// # Errors
+    /// The measurement failed.
+    fn bench(&self, args: &[OsString]) -> Result<ExitCode>;
+
+    /// `havre holder ...`, started by the daemon only, with the words behind it.
+    ///
+    /// # Errors
+    /// It failed.
+    fn holder(&self, args: &[OsString]) -> Result<ExitCode>;
+}
+
+/// High availability for applications: two nodes, one service, no lost write.
+#[derive(Debug, Parser)]
+#[command(name = "havre", version, about, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// Where this node keeps its state; each daemon on a machine needs one of its own.
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR_DEFAULT)]
+    state_dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples, from nothing to a running pair:
+  havre config check cluster.xml mymodule/conf/userconfig.xml
+  havre cluster init --config cluster.xml --node node1      on node1; then copy the bundle
+  havre cluster join havre-node2.bundle                     on node2
+  havre module install -m mymodule mymodule/                on both
+  havre module config -m mymodule                           on both
+  systemctl start havre                                     on both
+  havre prim -m mymodule                                    on the node whose data are right
+  havre second -m mymodule                                  on the other
+  havre state";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon of this node (usually started by the service manager).
+    Daemon(DaemonArgs),
+    /// Make a cluster, join one, or show it.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Install modules, apply their configuration, list them.
+    #[command(subcommand)]
+    Module(module::ModuleCommand),
+    /// Check configuration files.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Start a module; its role follows from the data.
+    #[command(after_help = "Example: havre start -m mymodule")]
+    Start(order::OrderArgs),
+    /// Start a module as primary: its data are taken as right.
+    #[command(
+        after_help = "Needed once, on the node whose data are right, when a module is new.\n\
+        Examples:\n  havre prim -m mymodule\n  havre prim --force -m mymodule    \
+        accept a half-copied or outdated copy: writes of the other node may be lost"
+    )]
+    Prim(order::PrimArgs),
+    /// Start a module as secondary.
+    #[command(after_help = "Example: havre second -m mymodule")]
+    Second(order::FullArgs),
+    /// Stop a module: application, virtual address and replication.
+    #[command(after_help = "Example: havre stop -m mymodule")]
+    Stop(order::OrderArgs),
+    /// Exchange the roles of the two nodes.
+    #[command(after_help = "Example: havre swap -m mymodule")]
+    Swap(order::OrderArgs),
+    /// Stop and start the application in place, without failover.
+    #[command(after_help = "Example: havre restart -m mymodule")]
+    Restart(order::OrderArgs),
+    /// Stop a module and start it again; a primary thereby fails over.
+    #[command(after_help = "Example: havre stopstart -m mymodule")]
+    Stopstart(order::OrderArgs),
+    /// Stop a module even if its scripts fail or hang.
+    #[command(after_help = "Example: havre forcestop -m mymodule")]
+    Forcestop(order::OrderArgs),
+    /// Show the state of this node's modules.
+    #[command(after_help = state::EXAMPLES)]
+    State(state::StateArgs),
+    /// Wait until a module has reached a state.
+    #[command(after_help = "Examples:\n  havre waitstate -m mymodule PRIM\n  \
+        havre waitstate -m mymodule PRIM ALONE --timeout 60\nThe state must be Ready (STOP: \
+        NotReady). Exit code 0: reached, 2: not within the time.")]
+    Waitstate(order::WaitArgs),
+    /// Show the log of a module, or of the node.
+    #[command(
+        after_help = "Examples:\n  havre log -m mymodule\n  havre log -m mymodule -A -s 1000\
+        \n  havre log --node"
+    )]
+    Log(log::LogArgs),
+    /// Run the third-party arbiter on this machine.
+    #[command(after_help = "One witness serves any number of clusters. Example:\n  \
+        havre cluster join havre-witness.bundle\n  havre witness --listen 0.0.0.0:4799")]
+    Witness(witness::WitnessArgs),
+    /// Build a cluster on this machine, kill its primary, and count what was lost.
+    #[command(after_help = "Example: havre demo --keep")]
+    Demo(DemoArgs),
+    /// Measure the replicated directory against the native one.
+    Bench(Words),
+    #[command(hide = true)]
+    Holder(Words),
+}
+
+#[derive(Debug, Args)]
+struct DaemonArgs {
+    /// How the daemon's own traces look (HAVRE_LOG selects what is traced).
+    #[arg(long, value_enum, default_value = "text")]
+    trace: TraceFormat,
+}
+
+/// Arguments of `havre demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Leave the cluster running.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Words that the operating system's half interprets.
+#[derive(Debug, Args)]
+struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
+/// The module a command is about.
+#[derive(Debug, Args)]
+struct ModuleArg {
+    /// The module. May be left out in its scripts, and where there is only one.
+    #[arg(short = 'm', long = "module", value_name = "AM", env = "SAFEMODULE")]
+    module: Option<String>,
+}
+
+/// Runs the command line of this process.
+pub fn main<C: Commands>(commands: &C) -> ExitCode {
+    run(commands, std::env::args_os())
+}
+
+/// Runs one command line, whose first word is the program's name.
+pub fn run<C: Commands>(commands: &C, words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Printing fails only if nobody listens any more.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(FAILURE));
+        }
+    };
+    match execute(commands, cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("havre: {error:#}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn execute<C: Commands>(commands: &C, cli: Cli) -> Result<ExitCode> {
+    let dir = cli.state_dir.as_path();
+    let order =
+        |args: order::OrderArgs, name: &str| order::run(dir, &args.module, name, (false, false));
+    match cli.command {
+        Command::Daemon(args) => {
+            trace::start(args.trace);
+            daemon::run(&commands.platform()?, dir)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Cluster(command) => cluster::run(dir, command),
+        Command::Module(command) => module::run(dir, command),
+        Command::Config(command) => config::run(dir, command),
+        Command::Start(args) => order(args, "start"),
+        Command::Prim(args) => order::run(dir, &args.module, "prim", (args.fullsync, args.force)),
+        Command::Second(args) => order::run(dir, &args.module, "second", (args.fullsync, false)),
+        Command::Stop(args) => order(args, "stop"),
+        Command::Swap(args) => order(args, "swap"),
+        Command::Restart(args) => order(args, "restart"),
+        Command::Stopstart(args) => order(args, "stopstart"),
+        Command::Forcestop(args) => order(args, "forcestop"),
+        Command::State(args) => state::run(dir, &args),
+        Command::Waitstate(args) => order::wait(dir, &args),
+        Command::Log(args) => log::run(dir, &args),
+        Command::Witness(args) => {
+            trace::start(args.trace);
+            witness::run(dir, &args, &commands.platform()?)
+        }
+        Command::Demo(args) => commands.demo(&args),
+        Command::Bench(args) => commands.bench(&args.words),
+        Command::Holder(args) => commands.holder(&args.words),
+    }
+}
+
+/// Runs one exchange with the daemon.
+fn with_client<T>(dir: &Path, exchange: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(exchange(Client::of(dir)))
+}
+
+/// The module that is meant: the one that was named, or the only one.
+async fn meant(client: &Client, module: &ModuleArg) -> Result<String> {
+    if let Some(name) = &module.module {
+        return Ok(name.clone());
+    }
+    let snapshot = client.status().await?;
+    let names: Vec<&str> = snapshot.node.modules.iter().map(|m| m.name.as_str()).collect();
+    match names[..] {
+        [only] => Ok(only.to_owned()),
+        [] => bail!("no module is configured on this node: run `havre module config -m AM`"),
+        _ => bail!("several modules are configured: name one of {} with -m", names.join(", ")),
+    }
+}
+
+/// Prints a text. Nobody listening any more (`havre log | head`) is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

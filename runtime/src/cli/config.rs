@@ -1,0 +1,165 @@
+//! `havre config check`: every finding of every file, with its place and its remedy.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use havre_core::config::{
+    self,
+    cluster::ClusterConfig,
+    error::{Diagnostic, Severity},
+};
+
+use super::{FAILURE, print};
+use crate::{cluster::Membership, modules::environment};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check cluster.xml and userconfig.xml files before they are used.
+    #[command(after_help = "A userconfig.xml is checked against the cluster.xml among the files, \
+        or else against the\ncluster of which this machine is a member.\nExamples:\n  \
+        havre config check cluster.xml\n  havre config check cluster.xml \
+        mymodule/conf/userconfig.xml\nExit code 0: usable, 1: errors.")]
+    Check {
+        /// The files, or folders of modules.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(dir: &Path, command: ConfigCommand) -> Result<ExitCode> {
+    let ConfigCommand::Check { files, json } = command;
+    let findings = check(dir, &files)?;
+    let errors = findings.iter().filter(|found| found.severity == Severity::Error).count();
+    if json {
+        print(&(serde_json::to_string_pretty(&findings)? + "\n"))?;
+    } else {
+        let mut text: String = findings.iter().map(|found| format!("{found}\n")).collect();
+        text += &match (errors, files.len()) {
+            (0, 1) => "the file can be used\n".to_owned(),
+            (0, count) => format!("all {count} files can be used\n"),
+            (1, _) => "1 error\n".to_owned(),
+            (count, _) => format!("{count} errors\n"),
+        };
+        print(&text)?;
+    }
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) })
+}
+
+/// Everything found in the files, clusters first.
+fn check(dir: &Path, files: &[PathBuf]) -> Result<Vec<Diagnostic>> {
+    let mut findings = Vec::new();
+    let (mut cluster, mut modules) = (None, Vec::new());
+    let mut has_cluster_file = false;
+    for file in files {
+        let file =
+            if file.is_dir() { file.join("conf").join("userconfig.xml") } else { file.clone() };
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        if !is_cluster(&text) {
+            modules.push((file, text));
+            continue;
+        }
+        has_cluster_file = true;
+        match config::cluster::parse(&file, &text) {
+            Ok(parsed) => {
+                findings.extend(parsed.notices);
+                cluster = Some(parsed.value);
+            }
+            Err(errors) => findings.extend(errors.0),
+        }
+    }
+    if modules.is_empty() {
+        return Ok(findings);
+    }
+    let cluster = match cluster {
+        Some(cluster) => cluster,
+        // Its names are unknown, and would only give more errors of the same cause.
+        None if has_cluster_file => return Ok(findings),
+        None => installed_cluster(dir)?,
+    };
+    for (file, text) in modules {
+        match config::module::parse(&file, &text, &cluster, &environment(&module_of(&file))) {
+            Ok(parsed) => findings.extend(parsed.notices),
+            Err(errors) => findings.extend(errors.0),
+        }
+    }
+    Ok(findings)
+}
+
+fn installed_cluster(dir: &Path) -> Result<ClusterConfig> {
+    let membership = Membership::load(dir)
+        .context("a userconfig.xml names networks of the cluster: give its cluster.xml too")?;
+    Ok(membership.config().clone())
+}
+
+/// The name of the module that a `NAME/conf/userconfig.xml` belongs to.
+fn module_of(file: &Path) -> String {
+    let folder = file.parent().and_then(Path::parent).and_then(Path::file_name);
+    folder.map_or_else(|| "module".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Whether a text is a `cluster.xml`: its first element says so.
+fn is_cluster(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(start) = rest.find('<') {
+        rest = &rest[start + 1..];
+        if let Some(comment) = rest.strip_prefix("!--") {
+            rest = comment.split_once("-->").map_or("", |(_, after)| after);
+        } else if !rest.starts_with(['?', '!']) {
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+            return matches!(name.as_str(), "cluster" | "lans" | "lan");
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_file_is_told_from_a_module_by_its_first_element() {
+        assert!(is_cluster("<?xml version=\"1.0\"?>\n<!-- <safe> -->\n<!DOCTYPE x>\n<cluster>"));
+        assert!(!is_cluster("<!-- <cluster> --><safe>"));
+        assert!(!is_cluster("no element"));
+        assert!(!is_cluster("<!-- never ends"));
+    }
+
+    #[test]
+    fn every_error_of_every_file_is_found_with_its_place() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let cluster = dir.path().join("cluster.xml");
+        let module = dir.path().join("db/conf/userconfig.xml");
+        fs::create_dir_all(dir.path().join("db/conf")).expect("creates");
+        fs::write(
+            &cluster,
+            "<cluster><lans><lan name=\"default\">\n\
+            <node name=\"node1\" addr=\"10.0.0.1\"/><node name=\"node2\" addr=\"10.0.0.2\"/>\n\
+            </lan></lans></cluster>",
+        )
+        .expect("writes");
+        fs::write(&module, "<safe>\n<servce mode=\"mirror\"/>\n</safe>\n").expect("writes");
+        let files = [dir.path().join("db"), cluster.clone()];
+        let findings = check(dir.path(), &files).expect("reads");
+        assert!(
+            findings.iter().any(|f| f.severity == Severity::Error && f.line == 2),
+            "{findings:?}"
+        );
+        assert!(
+            check(dir.path(), &[cluster])
+                .expect("reads")
+                .iter()
+                .all(|f| { f.severity != Severity::Error })
+        );
+        let error = check(dir.path(), &files[..1]).expect_err("no cluster known");
+        assert!(format!("{error:#}").contains("cluster.xml"), "{error:#}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Orders to a module, and waiting for their effect.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use havre_core::status::{ModuleStatus, Phase, State};
+
+use super::{ModuleArg, meant, print, with_client};
+
+/// Exit code of `waitstate` if the state was not reached in time.
+const NOT_REACHED: u8 = 2;
+/// Pause between two looks.
+const POLL: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Args)]
+pub(super) struct OrderArgs {
+    #[command(flatten)]
+    pub(super) module: ModuleArg,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FullArgs {
+    #[command(flatten)]
+    pub(super) module: ModuleArg,
+    /// Copy everything, not only what may differ.
+    #[arg(long)]
+    pub(super) fullsync: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PrimArgs {
+    #[command(flatten)]
+    pub(super) module: ModuleArg,
+    /// Copy everything to the secondary when it comes.
+    #[arg(long)]
+    pub(super) fullsync: bool,
+    /// Accept a half-copied or outdated copy.
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WaitArgs {
+    #[command(flatten)]
+    module: ModuleArg,
+    /// The states: STOP, WAIT, ALONE, PRIM, SECOND, UP.
+    #[arg(required = true, value_parser = state_named, ignore_case = true)]
+    states: Vec<State>,
+    /// Give up after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+fn state_named(word: &str) -> Result<State, String> {
+    Ok(match word.to_ascii_uppercase().as_str() {
+        "STOP" => State::Stop,
+        "WAIT" => State::Wait,
+        "ALONE" => State::Alone,
+        "PRIM" => State::Prim,
+        "SECOND" => State::Second,
+        "UP" => State::Up,
+        _ => return Err("use STOP, WAIT, ALONE, PRIM, SECOND or UP".to_owned()),
+    })
+}
+
+/// Gives an order; `(full, force)` are its flags.
+pub(super) fn run(
+    dir: &Path,
+    module: &ModuleArg,
+    order: &str,
+    (full, force): (bool, bool),
+) -> Result<ExitCode> {
+    with_client(dir, async |client| {
+        let name = meant(&client, module).await?;
+        client.order(&name, order, full, force).await?;
+        print(&format!("{order} of {name} is under way; follow it with `havre state`\n"))?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Waits until the module has one of the states.
+pub(super) fn wait(dir: &Path, args: &WaitArgs) -> Result<ExitCode> {
+    let end = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    with_client(dir, async |client| {
+        let name = meant(&client, &args.module).await?;
+        loop {
+            let snapshot = client.status().await?;
+            let Some(module) = snapshot.node.modules.iter().find(|m| m.name == name) else {
+                bail!("module \"{name}\" is not configured here");
+            };
+            if has_reached(module, &args.states) {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                let waits = snapshot.waits.get(&name).map_or(String::new(), |w| format!(": {w}"));
+                eprintln!("havre: {name} is {} {}{waits}", module.state, module.phase);
+                return Ok(ExitCode::from(NOT_REACHED));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    })
+}
+
+fn has_reached(module: &ModuleStatus, states: &[State]) -> bool {
+    states.contains(&module.state)
+        && match module.state {
+            // A waiting module never becomes Ready.
+            State::Stop | State::Wait => module.phase == Phase::NotReady,
+            _ => module.phase == Phase::Ready,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    #[test]
+    fn a_state_counts_as_reached_when_it_is_ready() {
+        let mut module = samples::module_status("db");
+        (module.state, module.phase) = (State::Second, Phase::Transient);
+        assert!(!has_reached(&module, &[State::Second]));
+        module.phase = Phase::Ready;
+        assert!(has_reached(&module, &[State::Prim, State::Second]));
+        assert!(!has_reached(&module, &[State::Prim]));
+        (module.state, module.phase) = (State::Stop, Phase::NotReady);
+        assert!(has_reached(&module, &[State::Stop]));
+    }
+}

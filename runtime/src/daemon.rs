@@ -1,0 +1,327 @@
+//! The daemon: takes the state directory, opens the networks, runs the agent and serves the
+//! interface, until it is told to stop.
+//!
+//! The operating system's half comes from a [`Platform`]. Asked to stop, the daemon first stops
+//! its modules; those with `boot="auto"` start again with it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use havre_core::{
+    effect::{Answer, Command, ModuleOrder, Record, SavedState},
+    ids::{Incarnation, ModuleId},
+    node::{Node, NodeConfig},
+    rng::Rng,
+    status::{NodeStatus, State},
+    time::Instant,
+};
+use tokio::{sync::mpsc, task::LocalSet};
+use tracing::{error, info, warn};
+
+use crate::{
+    admin::api::{self, Api, Reload},
+    agent::{self, AgentConfig, Inbox},
+    cluster::{self, Membership},
+    events::{report::Reporter, text::Names},
+    journal::Journal,
+    modules::{Module, Modules},
+    os::Os,
+    seal::Sealer,
+    store::{ModuleRecords, StateLock, next_run},
+    transport::{
+        tls::StreamSecurity,
+        udp::{self, UdpNet},
+    },
+};
+
+/// Longest time that modules may take to stop when the daemon is told to end. Stop scripts have
+/// limits of their own, 300 s each by default.
+const STOP_TIMEOUT: Duration = Duration::from_secs(900);
+/// Pause between two looks at modules that stop.
+const STOP_POLL: Duration = Duration::from_millis(50);
+/// Warn this long before the node's certificate ends.
+const CERTIFICATE_WARNING_S: i64 = 90 * 86_400;
+/// Pause between two signs of life to the service manager.
+const ALIVE_PERIOD: Duration = Duration::from_secs(1);
+
+/// The operating system's half of the daemon.
+#[expect(async_fn_in_trait, reason = "daemons are single-threaded: futures need not be Send")]
+pub trait Platform {
+    /// What the agent runs on.
+    type Os: Os;
+
+    /// The boot clock.
+    fn clock(&self) -> fn() -> Instant;
+
+    /// Makes the operating system's half of one run. Called again after the modules were
+    /// configured anew; the one before is dropped by then.
+    async fn os(&self, context: DaemonContext) -> Result<Rc<Self::Os>>;
+
+    /// Tells the service manager that the daemon works.
+    fn ready(&self) {}
+
+    /// Tells the service manager that the daemon still works. Called every second.
+    fn alive(&self) {}
+
+    /// Returns when the daemon is told to stop (a signal, the service manager). May be dropped
+    /// and called again: must not forget that it was told.
+    async fn stop_requested(&self);
+}
+
+/// What the operating system's half may need of the daemon.
+#[derive(Debug)]
+pub struct DaemonContext {
+    /// The state directory, locked by this daemon.
+    pub state_dir: PathBuf,
+    /// The cluster and this node.
+    pub membership: Membership,
+    /// The modules, with the folders of their scripts.
+    pub modules: BTreeMap<ModuleId, Module>,
+    /// How streams between data paths are protected.
+    pub security: StreamSecurity,
+    /// This run of the daemon.
+    pub incarnation: Incarnation,
+    /// Durable records.
+    pub records: ModuleRecords,
+    /// Takes news, for [`Os::notify`].
+    pub reporter: Reporter,
+    /// Takes inputs, for [`Os::journal`].
+    pub journal: Journal,
+    /// Takes news of data paths.
+    pub inbox: Inbox,
+}
+
+/// Why a run of the agent ended.
+enum End {
+    Stopped,
+    Reload(Reload),
+}
+
+/// Runs the daemon of a state directory on a runtime of its own.
+///
+/// # Errors
+/// It cannot start, or its agent failed.
+pub fn run<P: Platform>(platform: &P, state_dir: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    LocalSet::new().block_on(&runtime, serve(platform, state_dir))
+}
+
+async fn serve<P: Platform>(platform: &P, state_dir: &Path) -> Result<()> {
+    let _lock = StateLock::take(state_dir)?;
+    let membership = Membership::load(state_dir)?;
+    info!(node = membership.name(), cluster = %membership.cluster(), "havre starts");
+    let mut applied: Option<Reload> = None;
+    loop {
+        let outcome = one_run(platform, state_dir, &membership, applied.take()).await?;
+        match outcome {
+            End::Stopped => return Ok(()),
+            End::Reload(reply) => applied = Some(reply),
+        }
+    }
+}
+
+/// One run of the agent, from reading the modules until it is stopped.
+async fn one_run<P: Platform>(
+    platform: &P,
+    state_dir: &Path,
+    membership: &Membership,
+    applied: Option<Reload>,
+) -> Result<End> {
+    let config = membership.config();
+    let modules = Modules::of(state_dir).active(config)?;
+    let run = next_run(state_dir, membership.run_floor())?;
+    let seed = u64::from_be_bytes(cluster::random()?);
+    let incarnation = Incarnation(u64::from_be_bytes(cluster::random()?));
+    let security = membership.stream_security()?;
+    warn_of_expiry(&security);
+    let net = UdpNet::open(config, membership.node())?;
+    let peers = udp::peers(config, membership.node())?;
+    let (inbox, letters) = agent::inbox();
+    let names = modules.iter().map(|(id, module)| (*id, module.name.clone())).collect();
+    let nodes = Names { nodes: config.nodes.clone() };
+    let node_config = NodeConfig {
+        cluster: config.clone(),
+        node: membership.node(),
+        modules: modules.iter().map(|(id, module)| (*id, module.setup())).collect(),
+    };
+    let context = DaemonContext {
+        state_dir: state_dir.to_owned(),
+        membership: membership.clone(),
+        modules,
+        security,
+        incarnation,
+        records: ModuleRecords::open(state_dir)?,
+        reporter: Reporter::start(state_dir, nodes, names)?,
+        journal: Journal::begin(state_dir, seed)?,
+        inbox: inbox.clone(),
+    };
+    let os = platform.os(context).await?;
+    let sealer = Sealer::new(membership.identity(), run);
+    let agent_config = AgentConfig { incarnation, peers, sealer };
+    let node = Node::new(node_config, Rng::new(seed));
+    let agent = agent::run(node, net, os, agent_config, letters);
+    let mut agent = tokio::task::spawn_local(agent);
+    let (reload, mut reloads) = mpsc::unbounded_channel();
+    let api = Api {
+        inbox: inbox.clone(),
+        state_dir: state_dir.to_owned(),
+        clock: platform.clock(),
+        reload,
+    };
+    let serving = serve_interface(api)?;
+    if let Some(reply) = applied {
+        // The asker may have gone away.
+        let _ = reply.send(Ok(()));
+    }
+    platform.ready();
+    let end = loop {
+        let mut alive = tokio::time::interval(ALIVE_PERIOD);
+        let asked = tokio::select! {
+            biased;
+            ended = &mut agent => {
+                serving.abort();
+                return agent_ended(ended);
+            }
+            () = watch(platform, &mut alive) => None,
+            () = platform.stop_requested() => None,
+            reload = reloads.recv() => reload,
+        };
+        let Some(reply) = asked else { break End::Stopped };
+        match refusal(&inbox).await {
+            Some(reason) => {
+                let _ = reply.send(Err(reason));
+            }
+            None => break End::Reload(reply),
+        }
+    };
+    let ran = match end {
+        End::Stopped => stop_modules(&inbox, platform).await,
+        End::Reload(_) => Vec::new(),
+    };
+    inbox.stop();
+    let ended = agent.await;
+    serving.abort();
+    // Only now: the agent itself has noted that the modules are stopped.
+    if let Err(error) = note_running(state_dir, &ran) {
+        warn!(%error, "modules with boot=\"auto\" will not start by themselves");
+    }
+    agent_ended(ended).map(|_| end)
+}
+
+/// Never returns: tells the service manager that the daemon still works.
+async fn watch<P: Platform>(platform: &P, alive: &mut tokio::time::Interval) {
+    loop {
+        alive.tick().await;
+        platform.alive();
+    }
+}
+
+fn agent_ended(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<End> {
+    match ended {
+        Ok(Ok(())) => Ok(End::Stopped),
+        Ok(Err(reason)) => bail!("{reason}"),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(error).context("the agent was cancelled"),
+        },
+    }
+}
+
+#[cfg(unix)]
+fn serve_interface(api: Api) -> Result<tokio::task::JoinHandle<()>> {
+    let listener = api::listen(&api.state_dir).with_context(|| {
+        format!("cannot open {}", api.state_dir.join(api::SOCKET_NAME).display())
+    })?;
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, api::routes(api)).await {
+            error!(%error, "the interface ended");
+        }
+    }))
+}
+
+async fn status(inbox: &Inbox) -> Option<NodeStatus> {
+    match inbox.ask(Command::Status).await {
+        Ok(Answer::Status(status)) => Some(status),
+        _ => None,
+    }
+}
+
+/// Why the modules cannot be read again now.
+async fn refusal(inbox: &Inbox) -> Option<String> {
+    let status = status(inbox).await?;
+    let running: Vec<&str> = status
+        .modules
+        .iter()
+        .filter(|module| module.state != State::Stop)
+        .map(|module| module.name.as_str())
+        .collect();
+    if running.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "configurations are applied while the modules of this node are stopped; stop first: {}",
+        running.join(", ")
+    ))
+}
+
+/// Stops every module; returns those that ran.
+async fn stop_modules<P: Platform>(inbox: &Inbox, platform: &P) -> Vec<ModuleId> {
+    let Some(before) = status(inbox).await else { return Vec::new() };
+    let running: Vec<ModuleId> = before
+        .modules
+        .iter()
+        .filter(|module| module.state != State::Stop)
+        .map(|module| module.module)
+        .collect();
+    for module in &running {
+        let command = Command::Module { module: *module, order: ModuleOrder::Stop };
+        if let Ok(Answer::Refused(reason)) = inbox.ask(command).await {
+            warn!(%module, reason, "module not stopped");
+        }
+    }
+    let stopped = async {
+        while let Some(status) = status(inbox).await {
+            if status.modules.iter().all(|module| module.state == State::Stop) {
+                break;
+            }
+            platform.alive();
+            tokio::time::sleep(STOP_POLL).await;
+        }
+    };
+    if tokio::time::timeout(STOP_TIMEOUT, stopped).await.is_err() {
+        warn!("modules did not stop in time");
+    }
+    running
+}
+
+/// Notes modules that ran until the daemon ended, so that `boot="auto"` starts them again.
+fn note_running(state_dir: &Path, running: &[ModuleId]) -> Result<()> {
+    let records = ModuleRecords::open(state_dir)?;
+    let (SavedState { modules, .. }, _) = records.load()?;
+    for (module, mut record) in modules {
+        if running.contains(&module) && !record.started {
+            record.started = true;
+            records.save(&Record::Module { module, record })?;
+        }
+    }
+    Ok(())
+}
+
+fn warn_of_expiry(security: &StreamSecurity) {
+    let now = crate::events::time::unix_ms(std::time::SystemTime::now()) / 1_000;
+    let rest = security.own_rest(i64::try_from(now).unwrap_or(i64::MAX));
+    if rest.is_some_and(|rest| rest < CERTIFICATE_WARNING_S) {
+        warn!(
+            until = security.own_end(),
+            "this node's certificate ends soon: make new ones with `havre cluster init --replace`"
+        );
+    }
+}
