@@ -1,9 +1,10 @@
 //! The input journal: everything an agent's machine was told, in a bounded pair of files.
 //!
 //! `havre-sim replay` feeds it to a fresh machine with the seed in `inputs.seed`, which then does
-//! again what it did. A journal begins with the daemon's run; when the first file is full it becomes `inputs.journal.1`, and a
-//! replay needs both. Entries are written by a thread of their own: a slow disk must not hold the
-//! loop; if it falls too far behind, the journal ends with a note in the trace.
+//! again what it did. A journal begins with the daemon's run; when the first file is full it
+//! becomes `inputs.journal.1`, and a replay needs both. Entries are written by a thread of their
+//! own: a slow disk must not hold the loop; if it falls too far behind, the journal ends with a
+//! note in the trace.
 
 use std::{
     fs::{self, File},

@@ -35,7 +35,10 @@ pub enum ModuleError {
     #[error("{0}")]
     Config(#[from] ConfigErrors),
     /// The folder is no module.
-    #[error("{}: no conf/userconfig.xml there; give the folder that holds conf/ and bin/", .0.display())]
+    #[error(
+        "{}: no conf/userconfig.xml there; give the folder that holds conf/ and bin/",
+        .0.display()
+    )]
     NotAModule(PathBuf),
     /// There is no module of that name.
     #[error(

@@ -48,6 +48,7 @@ impl Os for IdleOs {
     async fn volume(&self, _module: ModuleId, _request: VolumeRequest) -> Outcome {
         Outcome::Done
     }
+    fn guard(&self, _module: ModuleId, _until: Option<Instant>) {}
     fn notify(&self, _event: &Event) {}
 }
 

@@ -176,9 +176,8 @@ fn resync(progress: &Progress) -> String {
     }
     let rate = u64::try_from(u128::from(bytes_done) * 1_000 / u128::from(millis)).unwrap_or(0);
     text += &format!(", {}/s", bytes(rate));
-    if rate > 0 {
-        let left = Duration::from_secs(bytes_total.saturating_sub(bytes_done) / rate);
-        text += &format!(", {} left", span(left));
+    if let Some(seconds) = bytes_total.saturating_sub(bytes_done).checked_div(rate) {
+        text += &format!(", {} left", span(Duration::from_secs(seconds)));
     }
     text
 }
