@@ -2,10 +2,13 @@
 
 pub mod arp;
 pub mod clock;
+pub mod demo;
 pub mod fuse;
+pub mod guard;
 pub mod holder;
 pub mod interface;
 pub mod lab;
+pub mod ledger;
 pub mod nd;
 pub mod netlink;
 pub mod packet;

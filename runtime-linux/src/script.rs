@@ -183,6 +183,12 @@ impl Drop for Scripts {
     }
 }
 
+/// Kills every process that the scripts of a module started and that still runs, whoever's run
+/// started them; says how many.
+pub fn kill_all(place: &ScriptPlace) -> io::Result<u32> {
+    Tracker::new(&place.key()).kill()
+}
+
 fn ended(status: ExitStatus) -> ScriptEnd {
     match (status.code(), status.signal()) {
         (Some(code), _) => ScriptEnd::Exited(code),

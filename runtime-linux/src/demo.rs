@@ -1,0 +1,2 @@
+//! Demonstration (see below).
+pub mod workload;
