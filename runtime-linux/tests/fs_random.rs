@@ -225,7 +225,8 @@ fn touch() -> impl Strategy<Value = Touch> {
         3 => (at(), len()).prop_map(|(at, len)| Touch::Read(at, len)),
         4 => (at(), len(), any::<u8>()).prop_map(|(at, len, value)| Touch::Write(at, len, value)),
         1 => (0u8..60, any::<u8>()).prop_map(|(block, value)| Touch::DirectWrite(block, value)),
-        2 => (at(), len(), any::<u8>()).prop_map(|(at, len, value)| Touch::MapWrite(at, len, value)),
+        2 => (at(), len(), any::<u8>())
+            .prop_map(|(at, len, value)| Touch::MapWrite(at, len, value)),
         1 => (at(), len()).prop_map(|(at, len)| Touch::MapRead(at, len)),
         2 => at().prop_map(Touch::Truncate),
         1 => (at(), len()).prop_map(|(at, len)| Touch::Punch(at, len)),

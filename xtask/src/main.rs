@@ -61,7 +61,16 @@ fn ci(root: &Path) -> Result<()> {
     step("fmt", cargo(root, &["fmt", "--all", "--check"]));
     step("tidy", tidy::run(root));
     step("docs", docs::check(root));
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--keep-going",
+        "--",
+        "-D",
+        "warnings",
+    ];
     step("clippy", cargo(root, &clippy));
     if has_cargo_deny(root) {
         step("deny", cargo(root, &["deny", "check", "bans", "licenses", "sources"]));

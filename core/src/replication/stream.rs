@@ -245,11 +245,11 @@ pub trait StreamMessage: Serialize + serde::de::DeserializeOwned {
 impl StreamMessage for ToSource {}
 impl StreamMessage for ToTarget {}
 
-/// Takes the first whole frame out of `bytes`: the message, its payload, and the bytes used;
-/// `None` if more bytes are needed.
-pub fn split_frame<M: StreamMessage>(
-    bytes: &[u8],
-) -> Result<Option<(M, &[u8], usize)>, StreamError> {
+/// A whole frame: the message, its payload, and the bytes used.
+pub type Frame<'a, M> = (M, &'a [u8], usize);
+
+/// Takes the first whole frame out of `bytes`; `None` if more bytes are needed.
+pub fn split_frame<M: StreamMessage>(bytes: &[u8]) -> Result<Option<Frame<'_, M>>, StreamError> {
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
         return Ok(None);
     };
