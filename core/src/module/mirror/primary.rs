@@ -89,7 +89,8 @@ impl Mirror {
         bytes_copied: u64,
         out: &mut Out<Action>,
     ) {
-        if self.link() != Some(Link::Admitted)
+        // After `Solo` the target may come back before it is admitted anew.
+        if !matches!(self.link(), Some(Link::Admitted | Link::Absent))
             || self.keeper.durable().lineage.current != Some(generation)
         {
             return;

@@ -317,14 +317,15 @@ impl Mirror {
                 | ScriptName::StopSec
                 | ScriptName::StopSecond
         );
-        if *end == ScriptEnd::TimedOut
+        // What a stop script did not stop must not outlive it: the peer may be about to start.
+        if !ok
             && stops
             && let Some(sequence) = self.sequence.as_mut()
         {
             sequence.insert(if force { Step::Kill } else { Step::Force(name) });
         }
         if matches!(name, ScriptName::StopPrim) && self.mode == Mode::Stopping {
-            self.application = self.application && *end == ScriptEnd::TimedOut;
+            self.application = self.application && !ok;
         }
     }
 
