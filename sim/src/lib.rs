@@ -1,10 +1,23 @@
 //! Simulator of Havre: whole clusters on simulated time, networks and disks.
 //!
+//! - [`plan`]: what happens in a run, independent of the engine.
+//! - [`net`], [`disk`]: networks and disks that do what real ones do on bad days.
+//! - [`fact`], [`oracle`], [`invariants`]: what was performed, and whether it was right.
 //! - [`chance`]: counter-based randomness, so that removing one fault leaves the rest unchanged.
-//! - [`disk`]: disks that lose, tear, delay and refuse what they were given.
-//! - [`volume`]: the replication machines of the core over a store of blocks.
 
 pub mod chance;
+pub mod direct;
 pub mod disk;
+pub mod expect;
+pub mod fact;
+pub mod faults;
+pub mod invariants;
+pub mod ledger;
+pub mod net;
+pub mod oracle;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod scenario;
 pub mod time;
 pub mod volume;

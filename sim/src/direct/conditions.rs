@@ -1,0 +1,127 @@
+//! Whether a condition of a scenario holds now, and which hosts a selector means now.
+
+use havre_core::status::{Phase, State, WaitReason};
+
+use crate::{
+    direct::{Direct, os::App},
+    expect::{Condition, WaitWord},
+    net::HostId,
+    oracle::World,
+    plan::Selector,
+    time::micros,
+};
+
+impl Direct<'_> {
+    /// The hosts that a selector means now. `not`: the other side of a cut.
+    pub(super) fn hosts(&self, selector: Selector, not: &[HostId]) -> Vec<HostId> {
+        let all: Vec<HostId> = match selector {
+            Selector::Host(host) => return vec![host],
+            Selector::Primary => self.primary().into_iter().collect(),
+            Selector::Secondary => self.primary().map(HostId::other).into_iter().collect(),
+            Selector::SyncTarget => HostId::DATA
+                .into_iter()
+                .filter(|host| self.shows(*host, State::Second, Some(Phase::Transient)))
+                .collect(),
+            Selector::Others => vec![HostId::A, HostId::B, HostId::W, HostId::R],
+            Selector::Nodes => HostId::DATA.to_vec(),
+            Selector::All => HostId::ALL.to_vec(),
+        };
+        all.into_iter().filter(|host| !not.contains(host)).collect()
+    }
+
+    /// The data node whose application runs.
+    pub(super) fn primary(&self) -> Option<HostId> {
+        HostId::DATA.into_iter().find(|host| self.runs(*host))
+    }
+
+    fn runs(&self, host: HostId) -> bool {
+        let machine = &self.machines[host.index()];
+        machine.is_live() && matches!(machine.os.app, App::Starting | App::Runs)
+    }
+
+    fn serves(&self, host: HostId) -> bool {
+        let machine = &self.machines[host.index()];
+        machine.is_live()
+            && machine.os.app == App::Runs
+            && machine.os.address
+            && (self.shows(host, State::Prim, Some(Phase::Ready))
+                || self.shows(host, State::Alone, Some(Phase::Ready)))
+    }
+
+    fn shows(&self, host: HostId, state: State, phase: Option<Phase>) -> bool {
+        self.module(host).is_some_and(|module| {
+            module.state == state && phase.is_none_or(|phase| module.phase == phase)
+        })
+    }
+
+    fn acks_flow(&self, host: HostId) -> bool {
+        let every = micros(self.plan.setup.load.every);
+        if !self.client.on || every == 0 {
+            return true;
+        }
+        self.oracle.ledger().last_ack().is_some_and(|(at, on)| {
+            on == host && micros(self.now - at) <= every.saturating_mul(20).max(2_000_000)
+        })
+    }
+
+    /// Whether `condition` holds now.
+    pub(super) fn holds(&self, condition: Condition) -> bool {
+        let every = |who: Selector, test: &dyn Fn(HostId) -> bool| {
+            let hosts = self.hosts(who, &[]);
+            !hosts.is_empty() && hosts.into_iter().all(test)
+        };
+        match condition {
+            Condition::State(who, state, phase) => every(who, &|h| self.shows(h, state, phase)),
+            Condition::PrimaryServes => {
+                let serving: Vec<HostId> =
+                    HostId::DATA.into_iter().filter(|host| self.serves(*host)).collect();
+                matches!(serving.as_slice(), [host] if self.acks_flow(*host))
+            }
+            Condition::NobodyServes => !HostId::DATA.into_iter().any(|host| self.runs(host)),
+            Condition::BothServe => HostId::DATA.into_iter().all(|host| self.serves(host)),
+            Condition::Runs(who) => every(who, &|host| self.runs(host)),
+            Condition::Idle(who) => every(who, &|host| !self.runs(host)),
+            Condition::HoldsAddress(who) => every(who, &|h| self.machines[h.index()].os.address),
+            Condition::CopiesIdentical => (0..self.plan.setup.load.blocks)
+                .all(|block| self.content(HostId::A, block) == self.content(HostId::B, block)),
+            Condition::InSync => {
+                let pair = |p: HostId| {
+                    self.shows(p, State::Prim, Some(Phase::Ready))
+                        && self.shows(p.other(), State::Second, Some(Phase::Ready))
+                };
+                pair(HostId::A) || pair(HostId::B)
+            }
+            Condition::Waits(who, word) => every(who, &|host| {
+                self.module(host).is_some_and(|module| {
+                    module.state == State::Wait
+                        && module.wait.as_ref().is_some_and(|reason| is_called(reason, word))
+                })
+            }),
+            Condition::Refused(who) => every(who, &|host| self.control.refused[host.index()]),
+            Condition::NeverStopped(who) => {
+                every(who, &|host| self.runs(host) && self.control.app_starts[host.index()] == 1)
+            }
+        }
+    }
+}
+
+fn is_called(reason: &WaitReason, word: WaitWord) -> bool {
+    let name = match reason {
+        WaitReason::NotUpToDate => WaitWord::NotUpToDate,
+        WaitReason::NeverStarted => WaitWord::NeverStarted,
+        WaitReason::PeerNotReady => WaitWord::PeerNotReady,
+        WaitReason::HalfCopied => WaitWord::HalfCopied,
+        WaitReason::FailoverOff => WaitWord::FailoverOff,
+        WaitReason::NoQuorum => WaitWord::NoQuorum,
+        WaitReason::LeaseHeld(_) => WaitWord::LeaseHeld,
+        WaitReason::NotInSync => WaitWord::NotInSync,
+        WaitReason::Diverged => WaitWord::Diverged,
+        WaitReason::Fenced => WaitWord::Fenced,
+        WaitReason::Volume(_) => WaitWord::Volume,
+        WaitReason::Address(_) => WaitWord::Address,
+        WaitReason::Transition | WaitReason::ConfigurationDiffers { .. } | WaitReason::BootHold => {
+            return word == WaitWord::Any;
+        }
+    };
+    word == WaitWord::Any || name == word
+}

@@ -1,0 +1,318 @@
+//! What a run may be expected to show, and how it is written in scenarios.
+
+use std::{fmt, str::FromStr};
+
+use havre_core::status::{Phase, State};
+
+use crate::{net::HostId, plan::Selector};
+
+/// A property that is judged all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Property {
+    /// At most one node runs the application (S1).
+    OnePrimary,
+    /// At most one node holds the virtual address (S1, S10).
+    OneAddress,
+    /// What was acknowledged is in every later primary's copy (S2).
+    AckedSurvive,
+    /// The application never starts on a copy known to be stale, half copied or forked (S4, S15,
+    /// S17, S18).
+    NoStaleStart,
+    /// Reads see the last acknowledged value or a later one (S20).
+    ReadsCorrect,
+    /// A copy that calls itself caught up equals its source (S12, S15).
+    CopiesEqual,
+    /// Two copies never go on separately without being reported (S17).
+    NoSilentDivergence,
+    /// A status never claims what is not so.
+    StatusTruthful,
+    /// The address is announced after it was set (S11).
+    Announced,
+    /// Epochs and generations are never reused and never fall (S3).
+    EpochsUnique,
+    /// Every wait ends after the faults ended (L1 to L5).
+    WaitsEnd,
+    /// An `expect` step came true in time.
+    Expected,
+    /// The code under test did not panic.
+    NoPanic,
+}
+
+impl Property {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::OnePrimary,
+        Self::OneAddress,
+        Self::AckedSurvive,
+        Self::NoStaleStart,
+        Self::ReadsCorrect,
+        Self::CopiesEqual,
+        Self::NoSilentDivergence,
+        Self::StatusTruthful,
+        Self::Announced,
+        Self::EpochsUnique,
+        Self::WaitsEnd,
+        Self::Expected,
+        Self::NoPanic,
+    ];
+
+    /// Its name in scenarios and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OnePrimary => "one-primary",
+            Self::OneAddress => "one-address",
+            Self::AckedSurvive => "acked-survive",
+            Self::NoStaleStart => "no-stale-start",
+            Self::ReadsCorrect => "reads-correct",
+            Self::CopiesEqual => "copies-equal",
+            Self::NoSilentDivergence => "no-silent-divergence",
+            Self::StatusTruthful => "status-truthful",
+            Self::Announced => "announced",
+            Self::EpochsUnique => "epochs-unique",
+            Self::WaitsEnd => "waits-end",
+            Self::Expected => "expected",
+            Self::NoPanic => "no-panic",
+        }
+    }
+}
+
+impl fmt::Display for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Property {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|p| p.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|p| p.name()).collect();
+            format!("unknown property `{text}`; known: {}", names.join(", "))
+        })
+    }
+}
+
+/// Something that should happen in some run, or the scenario did not test what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sometimes {
+    /// The application started on a node other than the one on which it ran before.
+    Failover,
+    /// A resynchronisation ended.
+    Resync,
+    /// A node gave up because its right ended.
+    Fencing,
+    /// A write was torn by a power cut.
+    TornWrite,
+    /// A source went on alone.
+    Solo,
+    /// A node waited for want of quorum or of up-to-date data.
+    Wait,
+}
+
+impl Sometimes {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Failover, Self::Resync, Self::Fencing, Self::TornWrite, Self::Solo, Self::Wait];
+
+    /// Its name in scenarios and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failover => "failover",
+            Self::Resync => "resync",
+            Self::Fencing => "fencing",
+            Self::TornWrite => "torn-write",
+            Self::Solo => "solo",
+            Self::Wait => "wait",
+        }
+    }
+}
+
+impl FromStr for Sometimes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|p| p.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|p| p.name()).collect();
+            format!("unknown `sometimes` `{text}`; known: {}", names.join(", "))
+        })
+    }
+}
+
+/// Something that is true or not at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// A node shows this state, and this colour if given.
+    State(Selector, State, Option<Phase>),
+    /// The application runs on exactly one node, which holds the address, and writes are
+    /// acknowledged there.
+    PrimaryServes,
+    /// The application runs nowhere.
+    NobodyServes,
+    /// The application runs on both nodes.
+    BothServe,
+    /// This node runs the application.
+    Runs(Selector),
+    /// This node does not run it.
+    Idle(Selector),
+    /// This node holds the address.
+    HoldsAddress(Selector),
+    /// Both copies hold the same bytes.
+    CopiesIdentical,
+    /// One node is PRIM Ready, the other SECOND Ready.
+    InSync,
+    /// This node waits for this reason (word of `WaitReason`).
+    Waits(Selector, WaitWord),
+    /// The last order to this node was refused.
+    Refused(Selector),
+    /// The application was not interrupted since the step before the last one that named it.
+    NeverStopped(Selector),
+}
+
+/// Reasons to wait that scenarios can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of `WaitReason`")]
+pub enum WaitWord {
+    NotUpToDate,
+    NeverStarted,
+    PeerNotReady,
+    HalfCopied,
+    FailoverOff,
+    NoQuorum,
+    LeaseHeld,
+    NotInSync,
+    Diverged,
+    Fenced,
+    Volume,
+    Address,
+    Any,
+}
+
+impl WaitWord {
+    const NAMES: [(&'static str, Self); 13] = [
+        ("not-up-to-date", Self::NotUpToDate),
+        ("never-started", Self::NeverStarted),
+        ("peer-not-ready", Self::PeerNotReady),
+        ("half-copied", Self::HalfCopied),
+        ("failover-off", Self::FailoverOff),
+        ("no-quorum", Self::NoQuorum),
+        ("lease-held", Self::LeaseHeld),
+        ("not-in-sync", Self::NotInSync),
+        ("diverged", Self::Diverged),
+        ("fenced", Self::Fenced),
+        ("volume", Self::Volume),
+        ("address", Self::Address),
+        ("any", Self::Any),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, word)| *word == self).map_or("any", |(name, _)| name)
+    }
+}
+
+impl Selector {
+    /// Its name in scenarios.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host(host) => host.name(),
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+            Self::SyncTarget => "sync-target",
+            Self::Others => "others",
+            Self::Nodes => "nodes",
+            Self::All => "all",
+        }
+    }
+}
+
+impl FromStr for Selector {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "a" => Self::Host(HostId::A),
+            "b" => Self::Host(HostId::B),
+            "w" | "witness" => Self::Host(HostId::W),
+            "r" | "router" => Self::Host(HostId::R),
+            "c" | "client" => Self::Host(HostId::C),
+            "primary" => Self::Primary,
+            "secondary" => Self::Secondary,
+            "sync-target" => Self::SyncTarget,
+            "others" => Self::Others,
+            "nodes" => Self::Nodes,
+            "all" => Self::All,
+            other => {
+                return Err(format!(
+                    "unknown host `{other}`; known: a, b, w (witness), r (router), c (client), \
+                     primary, secondary, sync-target, others, nodes, all"
+                ));
+            }
+        })
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(who, state, None) => write!(f, "{} {state}", who.name()),
+            Self::State(who, state, Some(phase)) => write!(f, "{} {state} {phase}", who.name()),
+            Self::PrimaryServes => f.write_str("primary serves"),
+            Self::NobodyServes => f.write_str("nobody serves"),
+            Self::BothServe => f.write_str("both serve"),
+            Self::Runs(who) => write!(f, "{} runs", who.name()),
+            Self::Idle(who) => write!(f, "{} idle", who.name()),
+            Self::HoldsAddress(who) => write!(f, "{} holds address", who.name()),
+            Self::CopiesIdentical => f.write_str("copies identical"),
+            Self::InSync => f.write_str("in sync"),
+            Self::Waits(who, word) => write!(f, "{} waits {}", who.name(), word.name()),
+            Self::Refused(who) => write!(f, "{} refused", who.name()),
+            Self::NeverStopped(who) => write!(f, "{} never stopped", who.name()),
+        }
+    }
+}
+
+impl FromStr for Condition {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words.as_slice() {
+            ["primary", "serves"] => return Ok(Self::PrimaryServes),
+            ["nobody", "serves"] => return Ok(Self::NobodyServes),
+            ["both", "serve"] => return Ok(Self::BothServe),
+            ["copies", "identical"] => return Ok(Self::CopiesIdentical),
+            ["in", "sync"] => return Ok(Self::InSync),
+            _ => {}
+        }
+        let (who, rest) = words.split_first().ok_or("an empty condition")?;
+        let who: Selector = who.parse()?;
+        match rest {
+            ["runs"] => Ok(Self::Runs(who)),
+            ["idle"] => Ok(Self::Idle(who)),
+            ["holds", "address"] => Ok(Self::HoldsAddress(who)),
+            ["refused"] => Ok(Self::Refused(who)),
+            ["never", "stopped"] => Ok(Self::NeverStopped(who)),
+            ["waits", word] => WaitWord::NAMES
+                .iter()
+                .find(|(name, _)| name == word)
+                .map(|(_, word)| Self::Waits(who, *word))
+                .ok_or_else(|| {
+                    let names: Vec<&str> = WaitWord::NAMES.iter().map(|(name, _)| *name).collect();
+                    format!("unknown reason `{word}`; known: {}", names.join(", "))
+                }),
+            [state] => Ok(Self::State(who, state_named(state)?, None)),
+            [state, phase] => Ok(Self::State(who, state_named(state)?, Some(phase_named(phase)?))),
+            _ => Err(format!("`{text}` is no condition; see scenarios/README.md")),
+        }
+    }
+}
+
+fn state_named(text: &str) -> Result<State, String> {
+    [State::Stop, State::Wait, State::Alone, State::Prim, State::Second]
+        .into_iter()
+        .find(|state| state.to_string() == text)
+        .ok_or_else(|| format!("`{text}` is no state; states: STOP WAIT ALONE PRIM SECOND"))
+}
+
+fn phase_named(text: &str) -> Result<Phase, String> {
+    [Phase::NotReady, Phase::Transient, Phase::Ready]
+        .into_iter()
+        .find(|phase| phase.to_string() == text)
+        .ok_or_else(|| format!("`{text}` is no colour; colours: NotReady Transient Ready"))
+}

@@ -1,0 +1,79 @@
+//! A status never claims what is not so: a green primary runs its application and holds its
+//! address, a stopped or waiting node does neither.
+
+use havre_core::{
+    event::EventKind,
+    status::{Phase, State},
+};
+
+use crate::{expect::Property, fact::Fact, net::HostId, oracle::Cx};
+
+use super::Invariant;
+
+#[derive(Default)]
+pub(super) struct StatusTruthful {
+    runs: [bool; 2],
+    address: [bool; 2],
+}
+
+impl StatusTruthful {
+    fn judge(&self, host: HostId, state: State, phase: Phase, cx: &mut Cx<'_>) {
+        let (runs, address) = (self.runs[host.index()], self.address[host.index()]);
+        let wrong = match (state, phase) {
+            (State::Prim | State::Alone, Phase::Ready) if !runs => "without its application",
+            (State::Prim | State::Alone, Phase::Ready) if !address => "without its address",
+            (State::Stop | State::Second, _) if runs => "while the application runs",
+            (State::Wait, Phase::NotReady) if runs => "while the application runs",
+            (State::Stop | State::Second, _) if address => "while it holds the address",
+            (State::Wait, Phase::NotReady) if address => "while it holds the address",
+            _ => return,
+        };
+        cx.violated(Property::StatusTruthful, format!("{host} shows {state} {phase} {wrong}"));
+    }
+}
+
+impl Invariant for StatusTruthful {
+    fn property(&self) -> Property {
+        Property::StatusTruthful
+    }
+
+    fn observe(&mut self, fact: &Fact, cx: &mut Cx<'_>) {
+        match fact {
+            Fact::AppRuns(host) => self.runs[host.index()] = true,
+            Fact::AppStopped(host, _) => self.runs[host.index()] = false,
+            Fact::AddressSet(host) => self.address[host.index()] = true,
+            Fact::AddressRemoved(host) => self.address[host.index()] = false,
+            Fact::PoweredOff(host, _) if host.index() < 2 => {
+                self.runs[host.index()] = false;
+                self.address[host.index()] = false;
+            }
+            // What the dead daemon left behind is not what the new one claims.
+            Fact::Crashed(host) if host.index() < 2 => {
+                self.runs[host.index()] = false;
+                self.address[host.index()] = false;
+            }
+            Fact::News(host, event) => {
+                if let EventKind::StateChanged { to: (state, phase), .. } = event.kind {
+                    self.judge(*host, state, phase, cx);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, settled: bool, cx: &mut Cx<'_>) {
+        if !settled {
+            return;
+        }
+        for host in HostId::DATA {
+            let Some(module) = cx.world.module(host) else { continue };
+            self.judge(host, module.state, module.phase, cx);
+            if module.address_held != self.address[host.index()] {
+                cx.violated(
+                    Property::StatusTruthful,
+                    format!("{host} says address_held={} wrongly", module.address_held),
+                );
+            }
+        }
+    }
+}

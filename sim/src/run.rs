@@ -1,0 +1,50 @@
+//! The result of a run, whatever the engine.
+
+use crate::{
+    expect::{Property, Sometimes},
+    fact::Fact,
+    oracle::Violation,
+    time::SimTime,
+};
+
+/// How a run is performed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunOptions {
+    /// Keep the timeline.
+    pub record: bool,
+    /// End at the first violation.
+    pub stop_at_violation: bool,
+}
+
+/// What a run showed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Properties that did not hold.
+    pub violations: Vec<Violation>,
+    /// What happened at least once.
+    pub seen: Vec<Sometimes>,
+    /// Steps whose fault hit nothing, by position.
+    pub idle_steps: Vec<usize>,
+    /// Transactions acknowledged.
+    pub acked: u64,
+    /// Events performed.
+    pub events: u64,
+    /// Digest of all events: equal for equal runs.
+    pub hash: u64,
+    /// When the run ended.
+    pub ended: SimTime,
+    /// What happened, if it was recorded.
+    pub timeline: Vec<(SimTime, Fact)>,
+}
+
+impl Report {
+    /// The properties that did not hold, each once.
+    pub fn violated(&self) -> Vec<Property> {
+        let mut properties: Vec<Property> = self.violations.iter().map(|v| v.property).collect();
+        properties.sort_unstable();
+        properties.dedup();
+        properties
+    }
+}
