@@ -6,11 +6,26 @@
 //! by the machines of `havre_core::replication`; the files here only carry it out.
 
 pub mod apply;
+mod cover;
+pub mod helper;
+mod identity;
 pub mod marklog;
+pub mod marks;
 pub mod place;
+mod readonly;
 pub mod resync;
+mod settings;
+mod source;
 pub mod stream;
+mod target;
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod tests;
+mod thread;
 pub mod tree;
 pub mod uring;
+
+pub use settings::Settings;
+pub use stream::Security;
+pub use thread::{VolumeHandle, start};

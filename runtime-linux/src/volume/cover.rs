@@ -14,7 +14,7 @@ use havre_core::replication::{
 };
 use rustix::fs::{AtFlags, FileType};
 
-use super::{marks::MarkTable, place::Places};
+use super::{identity::global, marks::MarkTable, place::Places};
 use crate::fuse::Operation;
 
 /// Files remembered as made under a marked directory; more are marked by themselves.
@@ -36,10 +36,11 @@ impl Cover {
         table: &mut MarkTable,
         places: &mut Places,
         operation: &Operation,
+        root: u8,
     ) -> MarkSet {
         let mut items: Vec<Item> = Vec::new();
         for change in operation.changes() {
-            self.add(table, places, operation, change, &mut items);
+            self.add(table, places, (operation, root), change, &mut items);
         }
         items.retain(|item| item.place().path.is_empty() || !places.excludes(item.place()));
         items.sort();
@@ -61,7 +62,7 @@ impl Cover {
         &mut self,
         table: &mut MarkTable,
         places: &mut Places,
-        operation: &Operation,
+        (operation, root): (&Operation, u8),
         change: &Change,
         items: &mut Vec<Item>,
     ) {
@@ -70,13 +71,13 @@ impl Cover {
             Change::Write { .. }
             | Change::Truncate { .. }
             | Change::Allocate { .. }
-            | Change::CopyRange { .. } => self.add_range(table, operation, items),
+            | Change::CopyRange { .. } => self.add_range(table, operation, root, items),
             Change::Create { location, id, .. } => {
                 items.extend(entries_of(location));
                 if let Some((directory, _)) = location.split()
                     && self.made.len() < MADE_MAX
                 {
-                    self.made.insert(*id, directory);
+                    self.made.insert(global(root, *id), directory);
                 }
             }
             Change::LinkOpen { location, .. } => {
@@ -125,7 +126,7 @@ impl Cover {
         }
     }
 
-    fn add_range(&self, table: &MarkTable, operation: &Operation, items: &mut Vec<Item>) {
+    fn add_range(&self, table: &MarkTable, operation: &Operation, root: u8, items: &mut Vec<Item>) {
         let Some(file) = operation.file() else { return };
         let Some(place) = file.location.clone() else { return };
         let range = operation.range().cloned().unwrap_or(0..u64::MAX);
@@ -137,9 +138,11 @@ impl Cover {
         }
         for index in first..=last {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
-            let made_in = self.made.get(&file.id).filter(|_| index == 0);
+            let made_in = self.made.get(&global(root, file.id)).filter(|_| index == 0);
             let covered = made_in
-                .filter(|made_in| place.split().is_some_and(|(directory, _)| directory == **made_in))
+                .filter(|made_in| {
+                    place.split().is_some_and(|(directory, _)| directory == **made_in)
+                })
                 .map(|directory| Item::Entries { directory: directory.clone() })
                 .filter(|entries| table.is_marked(entries));
             items.push(covered.unwrap_or(Item::Region { file: place.clone(), index }));

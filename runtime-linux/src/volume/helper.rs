@@ -4,7 +4,6 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
@@ -12,37 +11,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use rustix::event::EventfdFlags;
-
-/// Wakes the module's thread out of its poll.
-#[derive(Debug, Clone)]
-pub struct Waker(Arc<OwnedFd>);
-
-impl Waker {
-    /// Makes one.
-    pub fn new() -> io::Result<Self> {
-        let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
-        Ok(Self(Arc::new(rustix::event::eventfd(0, flags)?)))
-    }
-
-    /// Makes the descriptor readable.
-    pub fn wake(&self) {
-        // A counter that is full wakes as well.
-        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
-    }
-
-    /// Makes it unreadable again.
-    pub fn reset(&self) {
-        let mut count = [0u8; 8];
-        let _ = rustix::io::read(&*self.0, &mut count);
-    }
-}
-
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
+use crate::waker::Waker;
 
 type Job<R> = Box<dyn FnOnce(&Sender<R>) + Send>;
 
@@ -55,7 +24,7 @@ pub struct Helper<R> {
 
 impl<R: Send + 'static> Helper<R> {
     /// Starts the thread.
-    pub fn start(name: &str, waker: Waker) -> io::Result<Self> {
+    pub fn start(name: &str, waker: Arc<Waker>) -> io::Result<Self> {
         let (jobs, queue) = channel::<Job<R>>();
         let (sender, results) = channel();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {

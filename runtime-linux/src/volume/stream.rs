@@ -292,6 +292,21 @@ impl Connection {
         &self.input[self.input_start..]
     }
 
+    /// Takes everything that arrived; [`give_back`](Self::give_back) returns what was not used.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        let mut input = std::mem::take(&mut self.input);
+        input.drain(..self.input_start);
+        self.input_start = 0;
+        input
+    }
+
+    /// Returns the buffer of [`take_input`](Self::take_input), of which `used` bytes are done.
+    pub fn give_back(&mut self, input: Vec<u8>, used: usize) {
+        assert!(self.input.is_empty(), "nothing is read meanwhile");
+        self.input = input;
+        self.input_start = used;
+    }
+
     /// Drops the first `count` bytes of [`input`](Self::input).
     pub fn consume(&mut self, count: usize) {
         self.input_start = (self.input_start + count).min(self.input.len());

@@ -51,7 +51,7 @@ impl Source {
     }
 
     /// Whether changes are put into the stream, and barriers wait for the target.
-    pub(super) const fn ships(&self) -> bool {
+    pub const fn ships(&self) -> bool {
         matches!(self.mode, Mode::Enlisted | Mode::Orphaned)
     }
 

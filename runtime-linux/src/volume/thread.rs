@@ -1,0 +1,385 @@
+//! The thread of one module's data path: role, loop, and the way in for the control loop.
+//!
+//! ```text
+//!            Serve                    Follow
+//!   source <------- idle ---------------------> target
+//!      |             ^                             |
+//!      |---- Close --|-------- Close --------------|
+//!      ^------------------- Serve -----------------|   (everything received is durable first)
+//! ```
+//! The loop takes what is ready from every descriptor, spins for a moment when it was busy, then
+//! sleeps in `poll`.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    time::Duration,
+};
+
+use havre_core::{
+    effect::{Outcome, VolumeNews, VolumeRequest},
+    ids::OpId,
+    replication::{generation::Generation, source::SourceOrder, target::TargetOrder},
+    time::Instant,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    marks::MarkTable, readonly, settings::Settings, source::SourceSide, target, target::TargetSide,
+};
+use crate::{clock, fuse, waker::Waker};
+
+/// How long a busy loop looks for more before it sleeps.
+const SPIN: Duration = Duration::from_micros(15);
+/// Longest sleep, so that a lost wake-up is a delay and no standstill.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+enum Control {
+    Request(VolumeRequest, oneshot::Sender<Outcome>),
+    End,
+}
+
+/// The way to a module's data path. When it is dropped, the data path ends.
+#[derive(Debug)]
+pub struct VolumeHandle {
+    control: Sender<Control>,
+    waker: Arc<Waker>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl VolumeHandle {
+    /// Carries out one order. Orders are carried out in the sequence of the calls, except that a
+    /// [`VolumeRequest::Fence`] overtakes the others.
+    pub async fn request(&self, request: VolumeRequest) -> Outcome {
+        let (sender, receiver) = oneshot::channel();
+        let ended = || Outcome::Failed("the data path has ended: restart the module".into());
+        if self.control.send(Control::Request(request, sender)).is_err() {
+            return ended();
+        }
+        self.waker.wake();
+        receiver.await.unwrap_or_else(|_| ended())
+    }
+}
+
+impl Drop for VolumeHandle {
+    fn drop(&mut self) {
+        // The thread may have ended already.
+        let _ = self.control.send(Control::End);
+        self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the data path of a module: idle. News come through the second value.
+///
+/// Fails if the thread or its descriptors cannot be made; directories are looked at only by
+/// [`VolumeRequest::Prepare`].
+pub fn start(
+    settings: Settings,
+) -> io::Result<(VolumeHandle, mpsc::UnboundedReceiver<VolumeNews>)> {
+    let waker = Arc::new(Waker::new()?);
+    let (control, orders) = channel();
+    let (news, receiver) = mpsc::unbounded_channel();
+    let name = format!("havre-{}", settings.module);
+    let own = Arc::clone(&waker);
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let role = Role::Idle { table: None };
+        Volume { settings, waker: own, orders, news, role: Some(role), asked: None, next_op: 0 }
+            .run();
+    })?;
+    Ok((VolumeHandle { control, waker, thread: Some(thread) }, receiver))
+}
+
+enum Role {
+    Idle { table: Option<MarkTable> },
+    Source(Box<SourceSide>),
+    Target(Box<TargetSide>),
+}
+
+/// An order that has been given to a role.
+struct Asked {
+    op: OpId,
+    request: VolumeRequest,
+    answer: oneshot::Sender<Outcome>,
+}
+
+struct Volume {
+    settings: Settings,
+    waker: Arc<Waker>,
+    orders: Receiver<Control>,
+    news: mpsc::UnboundedSender<VolumeNews>,
+    /// `None` only while a role changes.
+    role: Option<Role>,
+    asked: Option<Asked>,
+    next_op: u64,
+}
+
+impl Volume {
+    fn run(mut self) {
+        let mut later = std::collections::VecDeque::new();
+        let mut busy_until = Instant::ZERO;
+        loop {
+            let ended = self.take_orders(&mut later);
+            if ended {
+                self.end();
+                return;
+            }
+            let mut active = match self.role.as_mut().expect("a role is set between turns") {
+                Role::Idle { .. } => false,
+                Role::Source(source) => source.turn(),
+                Role::Target(target) => target.turn(),
+            };
+            active |= self.take_results();
+            let now = clock::now();
+            if active {
+                busy_until = now + SPIN;
+            } else if now >= busy_until {
+                self.sleep(!later.is_empty() && self.asked.is_none());
+            }
+        }
+    }
+
+    /// Says whether the data path is to end.
+    fn take_orders(
+        &mut self,
+        later: &mut std::collections::VecDeque<(VolumeRequest, oneshot::Sender<Outcome>)>,
+    ) -> bool {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Control::Request(VolumeRequest::Fence, answer)) => {
+                    self.fence();
+                    let _ = answer.send(Outcome::Done);
+                }
+                Ok(Control::Request(request, answer)) => later.push_back((request, answer)),
+                Ok(Control::End) | Err(TryRecvError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        while self.asked.is_none()
+            && let Some((request, answer)) = later.pop_front()
+        {
+            self.ask(request, answer);
+        }
+        false
+    }
+
+    fn fence(&mut self) {
+        if let Some(Role::Source(source)) = &mut self.role {
+            self.next_op += 1;
+            source.order(OpId(self.next_op), SourceOrder::Fence);
+        }
+    }
+
+    fn ask(&mut self, request: VolumeRequest, answer: oneshot::Sender<Outcome>) {
+        self.next_op += 1;
+        let op = OpId(self.next_op);
+        let outcome = self.give(op, &request);
+        match outcome {
+            // The asking side may have gone away: nobody wants to know then.
+            Some(outcome) => drop(answer.send(outcome)),
+            None => self.asked = Some(Asked { op, request, answer }),
+        }
+    }
+
+    /// Gives an order to the role; `None`: its end will be reported.
+    fn give(&mut self, op: OpId, request: &VolumeRequest) -> Option<Outcome> {
+        let role = self.role.as_mut().expect("a role is set between turns");
+        match (request, role) {
+            (VolumeRequest::Prepare, Role::Idle { .. }) => Some(outcome(self.prepare())),
+            (VolumeRequest::Prepare | VolumeRequest::Fence, _) => Some(Outcome::Done),
+            (VolumeRequest::Serve { generation }, Role::Idle { .. }) => {
+                Some(outcome(self.become_source(*generation)))
+            }
+            (VolumeRequest::Serve { generation }, Role::Source(source)) => {
+                source.order(op, SourceOrder::Serve(*generation));
+                None
+            }
+            (VolumeRequest::Serve { .. }, Role::Target(target)) => {
+                target.order(op, TargetOrder::Serve);
+                None
+            }
+            (VolumeRequest::Admit { full, .. }, Role::Source(source)) => {
+                source.order(op, SourceOrder::Admit { full: *full });
+                None
+            }
+            (VolumeRequest::Solo { generation }, Role::Source(source)) => {
+                source.order(op, SourceOrder::Solo(*generation));
+                None
+            }
+            (VolumeRequest::Follow { generation, keep_aside, .. }, _) => {
+                Some(outcome(self.become_target(*generation, *keep_aside)))
+            }
+            (VolumeRequest::Close { clean }, Role::Source(source)) => {
+                source.order(op, SourceOrder::Close { clean: *clean });
+                None
+            }
+            (VolumeRequest::Close { .. }, Role::Target(target)) => {
+                target.order(op, TargetOrder::Close);
+                None
+            }
+            (VolumeRequest::Close { .. }, Role::Idle { .. }) => Some(Outcome::Done),
+            (VolumeRequest::Admit { .. } | VolumeRequest::Solo { .. }, _) => {
+                Some(Outcome::Failed("this node is not the primary".into()))
+            }
+        }
+    }
+
+    fn take_results(&mut self) -> bool {
+        let (news, finished) = match self.role.as_mut().expect("a role is set between turns") {
+            Role::Idle { .. } => return false,
+            Role::Source(source) => (&mut source.news, &mut source.finished),
+            Role::Target(target) => (&mut target.news, &mut target.finished),
+        };
+        let mut active = false;
+        for one in news.drain(..) {
+            active = true;
+            // Nobody listens only while the daemon ends.
+            let _ = self.news.send(one);
+        }
+        let finished = std::mem::take(finished);
+        for (op, outcome) in finished {
+            active = true;
+            if self.asked.as_ref().is_some_and(|asked| asked.op == op)
+                && let Some(asked) = self.asked.take()
+            {
+                let outcome = self.conclude(&asked.request, outcome);
+                let _ = asked.answer.send(outcome);
+            }
+        }
+        active
+    }
+
+    /// Changes the role after an order that needed the old one to finish.
+    fn conclude(&mut self, request: &VolumeRequest, done: Outcome) -> Outcome {
+        match (request, &self.role) {
+            (VolumeRequest::Close { .. }, _) => {
+                self.become_idle();
+                done
+            }
+            (VolumeRequest::Serve { generation }, Some(Role::Target(_))) => {
+                if done != Outcome::Done {
+                    return done;
+                }
+                outcome(self.become_source(*generation))
+            }
+            _ => done,
+        }
+    }
+
+    /// Ends the role and takes its marks.
+    fn become_idle(&mut self) {
+        let table = match self.role.take().expect("a role is set between turns") {
+            Role::Idle { table } => table,
+            Role::Source(source) => Some(source.end(&self.settings)),
+            Role::Target(target) => Some(target.end()),
+        };
+        self.role = Some(Role::Idle { table });
+    }
+
+    fn take_table(&mut self) -> Result<MarkTable, String> {
+        self.become_idle();
+        if let Some(Role::Idle { table }) = &mut self.role
+            && let Some(table) = table.take()
+        {
+            return Ok(table);
+        }
+        let name = format!("{}.intent", self.settings.module);
+        MarkTable::open(&self.settings.state_dir, &name)
+            .map_err(|error| format!("intent log: {error}"))
+    }
+
+    fn prepare(&mut self) -> Result<(), String> {
+        for config in &self.settings.rfs.directories {
+            if let Ok(Some(mounted)) = fuse::mounted_at(&config.dir)
+                && mounted.kind == "fuse.havre"
+            {
+                // Left by a daemon that died: whoever waits there is told so.
+                let _ = mounted.abort();
+                let _ = fuse::unmount(&config.dir);
+            }
+            readonly::uncover(&config.dir);
+            target::check(&config.dir)?;
+            for path in &config.to_check {
+                let path = config.dir.join(path);
+                path.symlink_metadata().map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+        }
+        let table = self.take_table()?;
+        self.role = Some(Role::Idle { table: Some(table) });
+        Ok(())
+    }
+
+    fn become_source(&mut self, generation: Generation) -> Result<(), String> {
+        let table = self.take_table()?;
+        let made = SourceSide::start(&self.settings, table, generation, &self.waker);
+        self.set_role(made.map(|source| Role::Source(Box::new(source))))
+    }
+
+    fn become_target(
+        &mut self,
+        generation: Generation,
+        keep_aside: Option<Generation>,
+    ) -> Result<(), String> {
+        let table = self.take_table()?;
+        let made = TargetSide::start(&self.settings, table, generation, keep_aside, &self.waker);
+        self.set_role(made.map(|target| Role::Target(Box::new(target))))
+    }
+
+    fn set_role(&mut self, made: Result<Role, (MarkTable, String)>) -> Result<(), String> {
+        match made {
+            Ok(role) => {
+                self.role = Some(role);
+                Ok(())
+            }
+            Err((table, error)) => {
+                self.role = Some(Role::Idle { table: Some(table) });
+                Err(error)
+            }
+        }
+    }
+
+    fn sleep(&self, more: bool) {
+        let (reading, peers, deadline) = match &self.role {
+            Some(Role::Source(source)) => {
+                (source.descriptors(), source.peer_poll(), source.deadline())
+            }
+            Some(Role::Target(target)) => {
+                (target.descriptors(), target.peer_poll(), target.deadline())
+            }
+            _ => (Vec::new(), Vec::new(), Instant::FAR_FUTURE),
+        };
+        let mut fds = vec![PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN)];
+        fds.extend(reading.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(peers.into_iter().map(|(fd, writing)| {
+            let flags = if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(fd, flags)
+        }));
+        let span = if more { Duration::ZERO } else { deadline.since(clock::now()).min(SLEEP_MAX) };
+        let limit = Timespec {
+            tv_sec: i64::try_from(span.as_secs()).unwrap_or(1),
+            tv_nsec: span.subsec_nanos().into(),
+        };
+        // Interrupted or not: the loop looks at everything.
+        let _ = poll(&mut fds, Some(&limit));
+        self.waker.reset();
+    }
+
+    /// The daemon goes away: requests under way fail, marks stay, directories are freed.
+    fn end(&mut self) {
+        self.become_idle();
+    }
+}
+
+fn outcome(result: Result<(), String>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Done,
+        Err(error) => Outcome::Failed(error),
+    }
+}
