@@ -173,6 +173,7 @@ impl EventKind {
     pub const fn level(&self) -> Level {
         match self {
             Self::StateChanged { .. }
+            | Self::LinkChanged { up: true, .. }
             | Self::RemoteChanged { .. }
             | Self::ActionCalled { .. }
             | Self::AddressChanged { .. }
@@ -181,7 +182,7 @@ impl EventKind {
             Self::ScriptStarted { .. } | Self::ScriptEnded { ok: true, .. } => Level::Script,
             Self::Waiting(_)
             | Self::ReplicationLost { .. }
-            | Self::LinkChanged { .. }
+            | Self::LinkChanged { up: false, .. }
             | Self::ScriptEnded { ok: false, .. } => Level::Warning,
             Self::RightLost | Self::SplitBrain { .. } | Self::Failure(_) => Level::Critical,
             Self::GenerationBegun(_) | Self::RightObtained { .. } | Self::Message(_) => Level::Info,

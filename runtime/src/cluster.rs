@@ -137,17 +137,28 @@ impl Membership {
         Ok(Self { bundle, config, node })
     }
 
+    /// Whether it may be installed there.
+    ///
+    /// # Errors
+    /// This machine is a member of another cluster, or another member, and `replace` is not set.
+    pub fn check_installable(&self, state_dir: &Path, replace: bool) -> Result<(), ClusterError> {
+        match Self::load(state_dir) {
+            Ok(old)
+                if !replace && (old.cluster() != self.cluster() || old.name() != self.name()) =>
+            {
+                let cluster = hex::of_u64(old.cluster().0);
+                Err(ClusterError::Member { name: old.name().to_owned(), cluster })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Installs it, durably.
     ///
     /// # Errors
-    /// This machine is a member of another cluster and `replace` is not set, or the disk fails.
+    /// As [`check_installable`](Self::check_installable), or the disk fails.
     pub fn install(&self, state_dir: &Path, replace: bool) -> Result<(), ClusterError> {
-        if let (Ok(old), false) = (Self::load(state_dir), replace)
-            && (old.cluster() != self.cluster() || old.name() != self.name())
-        {
-            let cluster = hex::of_u64(old.cluster().0);
-            return Err(ClusterError::Member { name: old.name().to_owned(), cluster });
-        }
+        self.check_installable(state_dir, replace)?;
         let path = path_in(state_dir);
         let dir = state_dir.join("cluster");
         let failed = |path: &Path| {

@@ -117,7 +117,8 @@ pub fn run<P: Platform>(platform: &P, state_dir: &Path) -> Result<()> {
 async fn serve<P: Platform>(platform: &P, state_dir: &Path) -> Result<()> {
     let _lock = StateLock::take(state_dir)?;
     let membership = Membership::load(state_dir)?;
-    info!(node = membership.name(), cluster = %membership.cluster(), "havre starts");
+    let cluster = format!("{:016x}", membership.cluster().0);
+    info!(node = membership.name(), cluster, "havre starts");
     let mut applied: Option<Reload> = None;
     loop {
         let outcome = one_run(platform, state_dir, &membership, applied.take()).await?;

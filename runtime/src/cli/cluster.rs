@@ -75,6 +75,7 @@ fn init(dir: &Path, config: &Path, node: &str, out: &Path, replace: bool) -> Res
     let text =
         fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
     let made = cluster::create(config, &text, node, unix_ms(SystemTime::now()))?;
+    made.own.check_installable(dir, replace)?;
     // Bundles first: an installed cluster without bundles would have to be made again.
     let mut lines = String::new();
     for bundle in &made.others {
@@ -83,7 +84,7 @@ fn init(dir: &Path, config: &Path, node: &str, out: &Path, replace: bool) -> Res
             .with_context(|| format!("cannot write {}", path.display()))?;
         let path = path.display();
         lines += &format!(
-            "  copy {path} to {} and run there: havre cluster join {}\n",
+            "  copy {path} to {}, and run there: havre cluster join {}\n",
             bundle.name,
             bundle.file_name()
         );

@@ -105,8 +105,10 @@ fn list(modules: &Modules) -> Result<()> {
     let mut text = String::new();
     for (name, id) in installed {
         let differs = modules.differs(&name)?;
-        let note = if differs { "changed: run `havre module config -m` to apply" } else { "" };
-        text += format!("{:>3}  {name:<20} {note}", id.0).trim_end();
+        text += &format!("{:>3}  {name}", id.0);
+        if differs {
+            text += &format!("  (not applied: run `havre module config -m {name}`)");
+        }
         text += "\n";
     }
     print(&text)

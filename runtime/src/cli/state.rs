@@ -142,8 +142,9 @@ fn details(text: &mut String, module: &ModuleStatus, now: Instant) {
         line(text, format_args!("  peer's         {generation}"));
     }
     if let Some(epoch) = module.epoch {
-        let rest = module.right_until.map_or("no end".to_owned(), |end| span(end.since(now)));
-        line(text, format_args!("  right to run   {epoch}, {rest} left"));
+        let rest = module.right_until.map(|end| end.since(now).as_millis());
+        let rest = rest.map_or("no end".to_owned(), |rest| format!("{rest} ms left"));
+        line(text, format_args!("  right to run   {epoch}, {rest}"));
     }
     for (_, name, up) in &module.peer.links {
         let state = if *up { "heartbeats arrive" } else { "no heartbeats" };
