@@ -154,3 +154,6 @@ pub fn compare(local: &Lineage, remote: &Lineage) -> Relation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -249,3 +249,6 @@ impl Intent {
         self.marks.get(&mark).is_some_and(|known| known.pending.is_none())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,3 +113,6 @@ fn extent(source: Copy<'_>, target: Copy<'_>, relation: Relation) -> Extent {
     let known = !matches!(relation, Relation::Unrelated | Relation::BothBlank) && !blank;
     if known && source.marks_intact && target.marks_intact { Extent::Delta } else { Extent::Full }
 }
+
+#[cfg(test)]
+mod tests;

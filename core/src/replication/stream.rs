@@ -265,3 +265,6 @@ pub fn split_frame<M: StreamMessage>(bytes: &[u8]) -> Result<Option<Frame<'_, M>
 fn format() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<HEADER_BYTES_MAX>()
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,18 +18,21 @@ use std::time::Duration;
 
 use crate::{
     effect::{Outcome, VolumeNews},
-    ids::{ModuleId, OpId, Seq},
+    ids::{OpId, Seq},
     machine::{Machine, Out, earliest},
     mutant::{Mutant, active},
     replication::{
         generation::Generation,
-        stream::{Element, Hello, Resume, STREAM_PROTOCOL, ToSource, ToTarget},
+        stream::{Hello, Resume, STREAM_PROTOCOL, ToSource, ToTarget},
     },
     time::Instant,
 };
 
 #[cfg(test)]
 mod tests;
+mod vocabulary;
+
+pub use vocabulary::*;
 
 /// Time between two attempts to connect.
 pub const RECONNECT_PERIOD: Duration = Duration::from_millis(500);
@@ -38,134 +41,6 @@ pub const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// Elements received and not carried out beyond which receipt is no longer acknowledged, so
 /// that the source's window closes.
 pub const BACKLOG_MAX: u64 = 8_192;
-
-/// What a target needs to know beforehand.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TargetConfig {
-    /// The module.
-    pub module: ModuleId,
-    /// Digest of the module's configuration.
-    pub signature: u64,
-    /// The source's generation.
-    pub generation: Generation,
-    /// Silence of a source that owes an answer before the connection is given up.
-    pub answer_timeout: Duration,
-}
-
-/// Orders of the control loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetOrder {
-    /// Carry out what was received, make it durable, end: this node becomes source.
-    Serve,
-    /// The same, and this node becomes idle.
-    Close,
-}
-
-/// Facts that a target takes.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TargetInput {
-    /// [`TargetAction::Connect`] succeeded.
-    Connected,
-    /// It failed, or the connection ended.
-    Disconnected {
-        /// Why, in words.
-        reason: String,
-    },
-    /// A message that is not an element arrived.
-    Message(ToTarget),
-    /// An element arrived; its content stays with the data path.
-    Received {
-        /// Its number.
-        seq: Seq,
-        /// Its kind.
-        kind: ElementKind,
-    },
-    /// Nothing more can be read at once: a good moment for an acknowledgement.
-    BatchEnd,
-    /// [`TargetAction::Apply`] ended. Reported in the order of the numbers.
-    Applied {
-        /// The number.
-        seq: Seq,
-        /// Whether the copy now is as the element says; otherwise the system's message.
-        result: Result<(), String>,
-    },
-    /// [`TargetAction::SyncAll`] ended.
-    Synced {
-        /// Whether everything carried out before the order is durable.
-        ok: bool,
-    },
-    /// An order; reported by [`TargetAction::Finished`].
-    Order {
-        /// Its name.
-        op: OpId,
-        /// What.
-        order: TargetOrder,
-    },
-}
-
-/// What the target must know of an [`Element`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ElementKind {
-    /// To be carried out by the data path.
-    Work {
-        /// Somebody waits until it is durable.
-        sync: bool,
-    },
-    /// [`Element::SyncPoint`].
-    SyncPoint,
-    /// [`Element::CaughtUp`].
-    CaughtUp {
-        /// The source's generation.
-        generation: Generation,
-        /// Bytes that were copied.
-        bytes_copied: u64,
-    },
-}
-
-impl From<&Element> for ElementKind {
-    fn from(element: &Element) -> Self {
-        match element {
-            Element::Change { sync, .. } => Self::Work { sync: *sync },
-            Element::Item { .. } => Self::Work { sync: false },
-            Element::SyncPoint => Self::SyncPoint,
-            Element::CaughtUp { generation, bytes_copied } => {
-                Self::CaughtUp { generation: *generation, bytes_copied: *bytes_copied }
-            }
-        }
-    }
-}
-
-/// Orders that a target gives.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TargetAction {
-    /// Connect to the source's data path.
-    Connect,
-    /// Close the connection.
-    Disconnect,
-    /// Send a message.
-    Send(ToSource),
-    /// Send all local marks as [`ToSource::Marks`], the last message with `last: true`.
-    SendMarks,
-    /// The source holds these marks durably: take them all out of the local mark log.
-    ForgetMarks,
-    /// Carry this element out, after all earlier ones. One without content is reported as
-    /// applied in its turn.
-    Apply {
-        /// Its number.
-        seq: Seq,
-    },
-    /// Make everything carried out so far durable (what was reported by `Applied`).
-    SyncAll,
-    /// Tell the control loop.
-    News(VolumeNews),
-    /// An order ended.
-    Finished {
-        /// Its name.
-        op: OpId,
-        /// How.
-        outcome: Outcome,
-    },
-}
 
 /// Where a target is, for display and tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -215,6 +90,8 @@ pub struct Target {
     /// A `CaughtUp` that waits until everything before it is durable.
     announcement: Option<(Seq, Generation, u64)>,
     drain: Option<Drain>,
+    /// Why the source refused the last time.
+    refusal: Option<String>,
 }
 
 impl Target {
@@ -237,6 +114,7 @@ impl Target {
             acknowledged: (Seq(0), Seq(0)),
             announcement: None,
             drain: None,
+            refusal: None,
         }
     }
 
@@ -304,7 +182,11 @@ impl Target {
                 self.accepted(now, session, after, resumed, out);
             }
             ToTarget::Refused { reason } => {
-                out.push(TargetAction::News(VolumeNews::PeerLost { reason: reason.clone() }));
+                // Every attempt is refused with the same words: they are news once.
+                if self.refusal.as_ref() != Some(&reason) {
+                    self.refusal = Some(reason.clone());
+                    out.push(TargetAction::News(VolumeNews::PeerLost { reason: reason.clone() }));
+                }
                 self.hang_up(now, reason, out);
             }
             ToTarget::MarksHeld => {
@@ -338,6 +220,7 @@ impl Target {
             self.hang_up(now, "the other node accepted something else".into(), out);
             return;
         }
+        self.refusal = None;
         self.acknowledged = (Seq(0), Seq(0));
         self.state = TargetState::Syncing;
         if resumed {

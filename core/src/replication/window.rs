@@ -129,3 +129,6 @@ impl Window {
         self.received < self.last
     }
 }
+
+#[cfg(test)]
+mod tests;

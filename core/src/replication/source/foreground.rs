@@ -157,6 +157,8 @@ impl Source {
             }
             let verdict = self.fenced_verdict();
             self.complete(ticket, verdict, out);
+            // Its room in the window is free, and nobody else may be there to give some back.
+            self.pump(now, out);
             return;
         }
         let synced = open.change.kind == ChangeKind::ChangeAndBarrier;
@@ -178,6 +180,7 @@ impl Source {
         if !self.is_sound() || applied == Applied::Unsure {
             let verdict = self.fenced_verdict();
             self.complete(ticket, verdict, out);
+            self.pump(now, out);
         } else if synced {
             self.wait_for_barrier(ticket, seq.unwrap_or(self.window.last()), out);
         } else if let (Some(seq), WriteMode::Through) = (seq, self.config.mode) {
