@@ -137,6 +137,26 @@ fn a_stream_that_was_cut_is_resumed_without_copying() {
     assert_eq!(world.violations, Vec::<String>::new());
 }
 
+#[test]
+fn a_resynchronisation_comes_to_its_end_whatever_the_application_writes() {
+    // Each item takes a round trip of up to 80 ms, and every region changes all the time.
+    let profile = Profile { network_us: 40_000, ..Profile::plain(Contract::Received) };
+    let mut world = World::new(11, profile);
+    let mut rng = Rng::new(12);
+    for _ in 0..60_000 {
+        world.write(rng.below(64), false);
+        world.run_for(1_000);
+        if world.caught_up > 0 {
+            break;
+        }
+    }
+    assert!(world.caught_up > 0, "not within a minute: {:?}", world.role(0));
+    world.run_for(20_000_000);
+    assert!(world.is_whole());
+    world.check_equal();
+    assert_eq!(world.violations, Vec::<String>::new());
+}
+
 /// Seeds within which each planted bug must be found.
 const SEEDS_MAX: u64 = 150;
 

@@ -140,7 +140,7 @@ pub enum SourceInput {
 pub enum PeerInput {
     /// A target connected and said this; an earlier connection is gone.
     Connected(Hello),
-    /// Parts of its copy that may differ ([`ToSource::Marks`](crate::replication::stream::ToSource::Marks), translated).
+    /// Parts of its copy that may differ, translated from the message of that name.
     Marks {
         /// The parts; [`MarkId::EVERYTHING`] if the whole copy may differ.
         marks: Vec<MarkId>,

@@ -27,10 +27,10 @@ use crate::{
 pub(super) const REGIONS: u64 = 8;
 pub(super) const REGION_BLOCKS: u64 = 4;
 const BLOCKS: u64 = REGIONS * REGION_BLOCKS;
-pub(super) fn rfs(contract: Contract) -> RfsConfig {
+fn rfs(contract: Contract, write: WriteMode) -> RfsConfig {
     RfsConfig {
         contract,
-        write: WriteMode::Back,
+        write,
         acl: false,
         port: None,
         lock_timeout: Duration::from_secs(2),
@@ -89,6 +89,9 @@ pub(super) struct Profile {
     pub(super) restart_us: u64,
     /// How much slower than the other's each disk is.
     pub(super) slowdown: [u32; 2],
+    /// Longest time that a frame is under way.
+    pub(super) network_us: u64,
+    pub(super) write: WriteMode,
 }
 
 impl Profile {
@@ -99,6 +102,8 @@ impl Profile {
             solo_delay_us: 30_000,
             restart_us: 400_000,
             slowdown: [1, 1],
+            network_us: 400,
+            write: WriteMode::Back,
         }
     }
 
@@ -109,6 +114,8 @@ impl Profile {
             solo_delay_us: [2_000, 30_000, 300_000][rng.below(3) as usize],
             restart_us: [20_000, 400_000][rng.below(2) as usize],
             slowdown: [[1, 1], [1, 30], [30, 1]][rng.below(3) as usize],
+            network_us: [400, 400, 20_000][rng.below(3) as usize],
+            write: if rng.chance(200_000) { WriteMode::Through } else { WriteMode::Back },
         }
     }
 }
@@ -222,7 +229,7 @@ impl World {
         let config = VolumeConfig {
             module: ModuleId(1),
             signature: 7,
-            rfs: rfs(self.contract),
+            rfs: rfs(self.contract, self.profile.write),
             regions: REGIONS,
             region_blocks: REGION_BLOCKS,
             checkpoint_period: self.profile.checkpoint,
@@ -333,7 +340,10 @@ impl World {
         };
         assert_eq!(decoded, Ok(Some((frame.clone(), bytes.len()))), "frames survive their bytes");
         let to = 1 - node;
-        let at = self.now.plus_micros(50 + self.rng.below(400)).max(self.arrival[to]);
+        let at = self
+            .now
+            .plus_micros(50 + self.rng.below(self.profile.network_us))
+            .max(self.arrival[to]);
         self.arrival[to] = at;
         self.at_time(at, Event::Frame { connection, to, frame });
     }
