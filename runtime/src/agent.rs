@@ -112,6 +112,8 @@ where
     let now = agent.os.now();
     agent.step(now, Input::Booted { incarnation: config.incarnation, saved });
     while agent.turn().await {}
+    // What orders hold of the operating system is free when this returns.
+    agent.orders.shutdown().await;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ pub trait Commands {
 
 /// High availability for applications: two nodes, one service, no lost write.
 #[derive(Debug, Parser)]
-#[command(name = "havre", version, about, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "havre", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     /// Where this node keeps its state; each daemon on a machine needs one of its own.
     #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR_DEFAULT)]
@@ -85,7 +85,7 @@ Examples, from nothing to a running pair:
   havre module install -m mymodule mymodule/                on both
   havre module config -m mymodule                           on both
   systemctl start havre                                     on both
-  havre prim -m mymodule                                    on the node whose data are right
+  havre prim -m mymodule                                    where the data are right
   havre second -m mymodule                                  on the other
   havre state";
 

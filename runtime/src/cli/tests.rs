@@ -40,3 +40,40 @@ fn options_stand_before_or_behind_the_command() {
     assert!(Cli::try_parse_from(["havre", "waitstate", "-m", "db", "prim", "ALONE"]).is_ok());
     assert!(Cli::try_parse_from(["havre", "holder", "--fd", "3"]).is_ok());
 }
+
+/// The help of every command, as a page of the manual.
+fn reference() -> String {
+    fn visit(command: &mut clap::Command, path: &str, page: &mut String) {
+        let help = command.render_long_help().to_string();
+        *page += &format!("\n## {path}\n\n```text\n{}\n```\n", help.trim_end());
+        for sub in command.get_subcommands_mut() {
+            if !sub.is_hide_set() && sub.get_name() != "help" {
+                let path = format!("{path} {}", sub.get_name());
+                visit(sub, &path, page);
+            }
+        }
+    }
+    let mut page = "<!-- Generated from the command line by `HAVRE_BLESS=1 cargo test -p \
+        havre-runtime reference`. -->\n# Commands\n"
+        .to_owned();
+    let mut command = Cli::command().term_width(90);
+    command.build();
+    visit(&mut command, "havre", &mut page);
+    let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn the_reference_of_commands_says_what_the_command_line_does() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/user/reference/commands.md");
+    let page = reference();
+    if std::env::var_os("HAVRE_BLESS").is_some() {
+        std::fs::write(&path, &page).expect("writes");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/user/reference/commands.md is out of date: HAVRE_BLESS=1 cargo test -p \
+         havre-runtime reference"
+    );
+}
