@@ -138,6 +138,7 @@ pub struct Files {
     keeper: Box<dyn Keeper>,
     unapplied: Unapplied,
     next_ticket: u64,
+    applied_count: u64,
     /// Reply under construction.
     out: Vec<u8>,
     /// Bytes of the last read, and how many of them are the reply.
@@ -207,6 +208,7 @@ impl Session {
             keeper: Box::new(NoKeeper),
             unapplied: Unapplied::default(),
             next_ticket: 0,
+            applied_count: 0,
             out: Vec::new(),
             data: Vec::new(),
             data_len: None,
@@ -446,6 +448,10 @@ impl Files {
 
     /// Takes the result of the system call that [`raw`](Self::raw) named: bytes written, or 0.
     pub fn applied(&mut self, mut operation: Operation, result: Result<u32, Errno>) -> Applied {
+        if operation.prepared_at != self.applied_count {
+            self.refresh(&mut operation);
+        }
+        self.applied_count += 1;
         let outcome = match (result, operation.action.clone()) {
             (Err(error), _) => Err(error),
             (Ok(written), Action::Write { node, kill, .. }) => {

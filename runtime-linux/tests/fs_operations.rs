@@ -514,7 +514,9 @@ fn compare(mode: &str) {
     }
     let top = temporary();
     let (mounted, plain) = pair(top.path()).expect("fresh directories");
-    for user in [top.path(), &mounted, &plain] {
+    let replica = top.path().join("replica");
+    fs::create_dir(&replica).expect("a fresh directory");
+    for user in [top.path(), &mounted, &plain, &replica] {
         rustix::fs::chmod(user, Mode::from_raw_mode(0o755)).expect("chmod");
     }
     let served = Served::start(&mounted, mode);
@@ -532,6 +534,9 @@ fn compare(mode: &str) {
     drop(served);
     // What the application saw is what lies beneath.
     assert_same_trees(&mounted, &plain);
+    if mode.starts_with("mirror") {
+        assert_same_trees(&replica, &plain);
+    }
 }
 
 #[test]
@@ -547,4 +552,14 @@ fn every_operation_behaves_as_beneath_with_write_through() {
 #[test]
 fn every_operation_behaves_as_beneath_with_copies_in_one_change() {
     compare("copy");
+}
+
+#[test]
+fn the_changes_of_every_operation_make_an_equal_replica_with_write_back() {
+    compare("mirror-back");
+}
+
+#[test]
+fn the_changes_of_every_operation_make_an_equal_replica_with_write_through() {
+    compare("mirror-through");
 }

@@ -161,6 +161,8 @@ fn compare_random_trees(mode: &str) {
     }
     let top = temporary();
     let (mounted, plain) = pair(top.path()).expect("fresh directories");
+    let replica = top.path().join("replica");
+    fs::create_dir(&replica).expect("a fresh directory");
     let served = Served::start(&mounted, mode);
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 40,
@@ -187,8 +189,11 @@ fn compare_random_trees(mode: &str) {
         Ok(())
     });
     drop(served);
-    assert_same_trees(&mounted, &plain);
     outcome.expect("both sides did the same");
+    assert_same_trees(&mounted, &plain);
+    if mode.starts_with("mirror") {
+        assert_same_trees(&replica, &plain);
+    }
 }
 
 #[test]
@@ -199,6 +204,16 @@ fn random_operations_give_equal_trees_with_write_back() {
 #[test]
 fn random_operations_give_equal_trees_with_write_through() {
     compare_random_trees("through");
+}
+
+#[test]
+fn changes_of_random_operations_make_an_equal_replica_with_write_back() {
+    compare_random_trees("mirror-back");
+}
+
+#[test]
+fn changes_of_random_operations_make_an_equal_replica_with_write_through() {
+    compare_random_trees("mirror-through");
 }
 
 const FILE_BYTES_MAX: usize = 300_000;

@@ -399,6 +399,25 @@ impl Change {
         }
     }
 
+    /// Every file id that must be bound before this change; not those that it binds itself.
+    pub const fn ids(&self) -> [Option<FileId>; 2] {
+        match self {
+            Self::Close { id }
+            | Self::Write { id, .. }
+            | Self::Truncate { id, .. }
+            | Self::Allocate { id, .. }
+            | Self::LinkOpen { id, .. } => [Some(*id), None],
+            Self::CopyRange { from, to, .. } => [Some(*from), Some(*to)],
+            Self::SetMode { target: Target::Id(id), .. }
+            | Self::SetOwner { target: Target::Id(id), .. }
+            | Self::SetTimes { target: Target::Id(id), .. }
+            | Self::SetXattr { target: Target::Id(id), .. }
+            | Self::RemoveXattr { target: Target::Id(id), .. }
+            | Self::Sync { target: Some(Target::Id(id)) } => [Some(*id), None],
+            _ => [None, None],
+        }
+    }
+
     /// Whether the places named are entries of a directory, which the root is not.
     const fn names_an_entry(&self) -> bool {
         matches!(

@@ -57,6 +57,8 @@ pub struct Operation {
     pub(super) buffer: Vec<u8>,
     pub(super) action: Action,
     pub(super) ticket: u64,
+    /// How many operations had been applied when this one was prepared.
+    pub(super) prepared_at: u64,
     /// Number of the request; `None`: nobody waits.
     pub(super) unique: Option<u64>,
     pub(super) resent: bool,

@@ -44,6 +44,10 @@ pub(super) enum Outcome {
 impl Files {
     /// Carries `operation` out and corrects its changes to what really happened.
     pub(super) fn perform(&mut self, operation: &mut Operation) -> Result<Outcome, Errno> {
+        if operation.prepared_at != self.applied_count {
+            self.refresh(operation);
+        }
+        self.applied_count += 1;
         let resent = operation.resent;
         let action = operation.action.clone();
         match action {
@@ -113,6 +117,37 @@ impl Files {
                     Some(_) => rustix::fs::fsync(&*handle)?,
                 }
                 Ok(Outcome::Done)
+            }
+        }
+    }
+
+    /// Names the file anew in the changes of an operation that was kept while others were applied:
+    /// the name that was chosen may be gone.
+    pub(super) fn refresh(&mut self, operation: &mut Operation) {
+        let node = match &operation.action {
+            Action::SetAttributes { node, .. }
+            | Action::SetXattr { node, .. }
+            | Action::RemoveXattr { node, .. }
+            | Action::Link { node, .. } => *node,
+            Action::Sync { node: Some(node), .. } => *node,
+            _ => return,
+        };
+        let Some(now) = self.target(node) else { return };
+        for change in &mut operation.changes {
+            match change {
+                Change::SetMode { target, .. }
+                | Change::SetOwner { target, .. }
+                | Change::SetTimes { target, .. }
+                | Change::SetXattr { target, .. }
+                | Change::RemoveXattr { target, .. }
+                | Change::Sync { target: Some(target) } => *target = now.clone(),
+                Change::Link { from, to } => match &now {
+                    Target::Path(location) => *from = location.clone(),
+                    Target::Id(id) => {
+                        *change = Change::LinkOpen { id: *id, location: to.clone() };
+                    }
+                },
+                _ => {}
             }
         }
     }

@@ -117,6 +117,7 @@ impl Files {
             buffer,
             action: draft.action,
             ticket: self.next_ticket,
+            prepared_at: self.applied_count,
             unique: header.map(|header| header.unique),
             resent: header.is_some_and(InHeader::resent),
         };

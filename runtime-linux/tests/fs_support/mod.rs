@@ -8,7 +8,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet, VecDeque},
     fs, io,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -18,10 +18,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use havre_core::config::module::WriteMode;
+use havre_core::{
+    config::module::WriteMode,
+    replication::record::{Change, FileId},
+};
 use havre_linux::{
-    fuse::{Options, PassThrough, Session, Turn, mounted_at, unmount},
+    fuse::{
+        Applied, Files, Interceptor, Operation, Options, PassThrough, Session, Turn, mounted_at,
+        unmount,
+    },
     holder::{self, HolderClient},
+    volume::{
+        apply::Applier,
+        place::{Excluded, Places, open_root},
+    },
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -65,7 +75,7 @@ pub(crate) fn help() {
 }
 
 fn serve(directory: &Path, mode: &str, socket: &str) {
-    let write = if mode == "back" { WriteMode::Back } else { WriteMode::Through };
+    let write = if mode.ends_with("back") { WriteMode::Back } else { WriteMode::Through };
     let options = Options { copy_range: mode == "copy", ..Options::new(0, write) };
     let client =
         (!socket.is_empty()).then(|| HolderClient::connect(Path::new(socket)).expect("holder"));
@@ -78,22 +88,129 @@ fn serve(directory: &Path, mode: &str, socket: &str) {
         let parts = session.parts().expect("parts");
         session.set_keeper(Box::new(client.hold(directory, &parts).expect("hold")));
     }
+    if mode.starts_with("mirror") {
+        let replica = directory.with_file_name("replica");
+        run(&mut session, &mut Mirror::new(&replica));
+    } else {
+        run(&mut session, &mut PassThrough);
+    }
+}
+
+/// An interceptor that wants to do something between turns.
+trait Loop: Interceptor {
+    /// Goes on with what is pending; says whether anything still is.
+    fn go_on(&mut self, _: &mut Files) -> bool {
+        false
+    }
+}
+
+impl Loop for PassThrough {}
+
+fn run(session: &mut Session, interceptor: &mut impl Loop) {
     let second = Timespec { tv_sec: 1, tv_nsec: 0 };
     let mut settled = Instant::now();
     loop {
-        match session.turn(&mut PassThrough) {
-            Turn::Ended => return,
-            Turn::Handled(_) | Turn::Full => {}
-            Turn::Idle => {
+        let turn = session.turn(interceptor);
+        let pending = interceptor.go_on(session.files());
+        match turn {
+            Turn::Ended => break,
+            Turn::Idle if !pending => {
                 let fd = session.fd();
                 let mut fds = [PollFd::new(&fd, PollFlags::IN)];
                 let _ = rustix::event::poll(&mut fds, Some(&second));
             }
+            _ => {}
         }
         if settled.elapsed() >= Duration::from_secs(1) {
-            session.settle(&mut PassThrough);
+            session.settle(interceptor);
             settled = Instant::now();
         }
+    }
+    session.settle(interceptor);
+    while interceptor.go_on(session.files()) {}
+}
+
+/// Keeps every operation for a turn, then applies it and performs its changes on a second
+/// directory; replies a turn later still. What replication does, without a network.
+struct Mirror {
+    waiting: VecDeque<Operation>,
+    applied: Vec<Applied>,
+    applier: Applier,
+    bound: HashSet<FileId>,
+    closed: Vec<FileId>,
+}
+
+impl Mirror {
+    fn new(replica: &Path) -> Self {
+        let root = open_root(replica).expect("the replica is there");
+        Self {
+            waiting: VecDeque::new(),
+            applied: Vec::new(),
+            applier: Applier::new(Places::new([(root, Excluded::default())])),
+            bound: HashSet::new(),
+            closed: Vec::new(),
+        }
+    }
+
+    fn bind(&mut self, files: &Files, id: FileId) {
+        if self.bound.contains(&id) {
+            return;
+        }
+        let location = files.location(id).expect("a file is bound before it loses its last name");
+        self.perform(&Change::Open { id, location }, &[]);
+        self.bound.insert(id);
+    }
+
+    #[track_caller]
+    fn perform(&mut self, change: &Change, payload: &[u8]) {
+        // As it travels.
+        let mut bytes = Vec::new();
+        change.encode(&mut bytes);
+        let (change, _) = Change::decode(&bytes).expect("what was encoded");
+        if let Err(error) = self.applier.apply(&change, payload) {
+            panic!("the replica refuses {change:?}: {error}");
+        }
+    }
+}
+
+impl Interceptor for Mirror {
+    fn submit(&mut self, files: &mut Files, mut operation: Operation) {
+        operation.settle(files);
+        self.waiting.push_back(operation);
+    }
+
+    fn closed(&mut self, id: FileId) {
+        self.closed.push(id);
+    }
+}
+
+impl Loop for Mirror {
+    fn go_on(&mut self, files: &mut Files) -> bool {
+        for applied in std::mem::take(&mut self.applied) {
+            files.reply(applied);
+        }
+        while let Some(operation) = self.waiting.pop_front() {
+            if let Some(id) = operation.last_name_of() {
+                self.bind(files, id);
+            }
+            let applied = files.apply(operation);
+            for change in applied.changes() {
+                for id in change.ids().into_iter().flatten() {
+                    self.bind(files, id);
+                }
+                self.perform(change, applied.payload());
+                if let Change::Create { id, .. } | Change::Temporary { id, .. } = change {
+                    self.bound.insert(*id);
+                }
+            }
+            self.applied.push(applied);
+        }
+        for id in std::mem::take(&mut self.closed) {
+            if self.bound.remove(&id) {
+                self.perform(&Change::Close { id }, &[]);
+            }
+        }
+        !self.applied.is_empty()
     }
 }
 
@@ -140,7 +257,8 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Serves `directory` in `mode`: `back`, `through` or `copy`.
+    /// Serves `directory` in `mode`: `back`, `through` or `copy`; `mirror-back` and
+    /// `mirror-through` also keep `replica` beside it equal.
     pub(crate) fn start(directory: &Path, mode: &str) -> Self {
         Self::begin(directory, mode, None)
     }
