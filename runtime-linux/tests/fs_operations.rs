@@ -7,6 +7,7 @@ use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    sync::{Mutex, PoisonError},
     thread,
 };
 
@@ -507,11 +508,15 @@ const CASES: [Case; 17] = [
     ("directories", directories),
 ];
 
+/// One comparison at a time: a case changes the process's mask.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[track_caller]
 fn compare(mode: &str) {
     if !is_root() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let top = temporary();
     let (mounted, plain) = pair(top.path()).expect("fresh directories");
     let replica = top.path().join("replica");
