@@ -27,6 +27,7 @@ use crate::{
     admin::client::Client,
     daemon::{self, Platform},
     events::trace::{self, TraceFormat},
+    modules::check_name,
 };
 
 /// State directory unless `--state-dir` says otherwise.
@@ -254,6 +255,7 @@ fn with_client<T>(dir: &Path, exchange: impl AsyncFnOnce(Client) -> Result<T>) -
 /// The module that is meant: the one that was named, or the only one.
 async fn meant(client: &Client, module: &ModuleArg) -> Result<String> {
     if let Some(name) = &module.module {
+        check_name(name)?;
         return Ok(name.clone());
     }
     let snapshot = client.status().await?;

@@ -250,7 +250,11 @@ fn choose_id(
     }
 }
 
-fn check_name(name: &str) -> Result<(), ModuleError> {
+/// Checks that a module may have that name.
+///
+/// # Errors
+/// [`ModuleError::Name`]
+pub fn check_name(name: &str) -> Result<(), ModuleError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let good = !name.is_empty() && name.len() <= 64 && name.chars().all(plain);
     // A log of that name exists already: that of the node itself.

@@ -83,6 +83,12 @@ pub enum Rejected {
     /// Of another cluster.
     #[error("from another cluster: two clusters share an address and port")]
     OtherCluster,
+    /// Of a cluster that this witness does not serve.
+    #[error(
+        "of a cluster that this witness does not serve: run `havre cluster join` here with that \
+         cluster's havre-witness.bundle, and restart the witness"
+    )]
+    UnknownCluster,
     /// For somebody else, or from this node itself.
     #[error("addressed to another node: check the addresses in cluster.xml")]
     Misaddressed,

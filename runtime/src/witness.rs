@@ -157,7 +157,7 @@ impl<N: Net, O: WitnessOs> Process<N, O> {
 
     fn open(&mut self, datagram: &Datagram) -> Result<(ClusterId, NodeId, Message), Rejected> {
         let (header, _) = Header::split(&datagram.bytes)?;
-        let sealer = self.clusters.get_mut(&header.cluster).ok_or(Rejected::OtherCluster)?;
+        let sealer = self.clusters.get_mut(&header.cluster).ok_or(Rejected::UnknownCluster)?;
         let (from, message) = sealer.open(&datagram.bytes)?;
         Ok((header.cluster, from, message))
     }

@@ -119,6 +119,9 @@ fn commands_lead_from_nothing_to_a_pair_with_a_witness() {
         succeeds(&stop, &a, line);
     }
     assert_ne!(havre(&stop, &a, "module config -m db"), ExitCode::SUCCESS, "it runs");
+    for line in ["stop -m web", "stop -m ../db", "state -m web", "log -m web"] {
+        assert_ne!(havre(&stop, &a, line), ExitCode::SUCCESS, "havre {line}: no such module");
+    }
 
     stop.stop();
     for process in processes {

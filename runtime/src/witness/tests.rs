@@ -32,24 +32,27 @@ impl Asker {
         Self { socket, sealer: Sealer::new(membership.identity(), 1), witness, nonce: 0 }
     }
 
+    /// Asks once; the answer, if one comes.
+    async fn ask_once(&mut self, verb: WitnessVerb) -> Option<WitnessVerdict> {
+        self.nonce += 1;
+        let request = WitnessRequest { nonce: self.nonce, incarnation: Incarnation(1), verb };
+        let message = Message::Witness { module: ModuleId(1), request };
+        let datagram = self.sealer.seal(NodeId::WITNESS, &message).expect("small");
+        self.socket.send_to(&datagram, self.witness).await.expect("sends");
+        let mut bytes = [0; 4096];
+        let received = time::timeout(Duration::from_millis(500), self.socket.recv(&mut bytes));
+        let length = received.await.ok()?.expect("receives");
+        let (from, message) = self.sealer.open(&bytes[..length]).expect("sealed for us");
+        assert_eq!(from, NodeId::WITNESS);
+        let Message::WitnessReply { reply, .. } = message else { panic!("{message:?}") };
+        Some(reply.verdict)
+    }
+
     /// Asks until an answer comes.
     async fn ask(&mut self, verb: WitnessVerb) -> WitnessVerdict {
-        let first = self.nonce + 1;
-        for _ in 0..50 {
-            self.nonce += 1;
-            let verb = verb.clone();
-            let request = WitnessRequest { nonce: self.nonce, incarnation: Incarnation(1), verb };
-            let message = Message::Witness { module: ModuleId(1), request };
-            let datagram = self.sealer.seal(NodeId::WITNESS, &message).expect("small");
-            self.socket.send_to(&datagram, self.witness).await.expect("sends");
-            let mut bytes = [0; 4096];
-            let received = time::timeout(Duration::from_millis(200), self.socket.recv(&mut bytes));
-            let Ok(Ok(length)) = received.await else { continue };
-            let (from, message) = self.sealer.open(&bytes[..length]).expect("sealed for us");
-            assert_eq!(from, NodeId::WITNESS);
-            let Message::WitnessReply { reply, .. } = message else { panic!("{message:?}") };
-            if reply.nonce >= first {
-                return reply.verdict;
+        for _ in 0..20 {
+            if let Some(verdict) = self.ask_once(verb.clone()).await {
+                return verdict;
             }
         }
         panic!("the witness does not answer");
@@ -112,6 +115,19 @@ fn one_witness_serves_two_clusters_and_grants_each_lease_once() {
                 "{refused:?}"
             );
             assert!(matches!(other.ask(first_acquire()).await, WitnessVerdict::Granted { .. }));
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_cluster_that_is_not_served_gets_no_answer() {
+    on_local_set(async {
+        let state = tempfile::tempdir().expect("a temporary directory");
+        let ((_, _, witness), (stranger, ..)) = (new_cluster(), new_cluster());
+        with_witness(state.path(), &[witness], async |address| {
+            let mut stranger = Asker::new(&stranger, address).await;
+            assert_eq!(stranger.ask_once(first_acquire()).await, None);
         })
         .await;
     });
