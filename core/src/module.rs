@@ -97,6 +97,8 @@ pub struct Module {
     peer: NodeId,
     timeout: Duration,
     guarded: Option<Instant>,
+    /// When the guard is to be told again, because the peer may be silent for good.
+    guard_at: Option<Instant>,
     link_names: Vec<(LinkId, String)>,
     ping_targets: Vec<IpAddr>,
     ping: Option<OpId>,
@@ -145,6 +147,7 @@ impl Module {
             peer: settings.peer,
             timeout: settings.timeout,
             guarded: None,
+            guard_at: None,
             link_names: links.iter().map(|(id, _, name)| (*id, name.clone())).collect(),
             ping_targets,
             ping: None,
@@ -178,12 +181,19 @@ impl Module {
     fn guard(&mut self, now: Instant, out: &mut Out<Effect>) {
         let until = match (self.mirror.serving(), self.quorum.held()) {
             (true, true) => {
+                self.guard_at = Some(now + self.timeout / 8);
                 let right = self.quorum.right_until().unwrap_or(Instant::FAR_FUTURE);
                 Some(right.min(now + self.timeout * 7 / 8))
             }
             // On the way out, or not yet entitled again: what was said last stands.
-            (true, false) => return,
-            (false, _) => None,
+            (true, false) => {
+                self.guard_at = None;
+                return;
+            }
+            (false, _) => {
+                self.guard_at = None;
+                None
+            }
         };
         let near =
             |told: Instant, until: Instant| until >= told && until.since(told) < self.timeout / 16;
@@ -370,6 +380,7 @@ impl Machine for Module {
     }
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Out<Effect>) {
+        let passed = self.deadline().is_some_and(|at| now >= at);
         let due = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
         // Losing the right comes first: everything else must see it.
         if due(self.quorum.deadline()) {
@@ -390,13 +401,15 @@ impl Machine for Module {
             let steps = actions.drain().map(Step::Mirror).collect();
             self.route(now, steps, out);
         }
-        self.guard(now, out);
+        if passed {
+            self.guard(now, out);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
         earliest(
             earliest(self.quorum.deadline(), self.membership.deadline()),
-            self.mirror.deadline(),
+            earliest(self.mirror.deadline(), self.guard_at),
         )
     }
 }
