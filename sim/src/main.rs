@@ -1,41 +1,334 @@
-//! Command line of the simulator.
-use havre_sim::{direct, faults, report, run::RunOptions};
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let first: u64 = args[1].parse().expect("seed");
-    let count: u64 = args[2].parse().expect("count");
-    let mut stats = std::collections::BTreeMap::new();
-    let t = std::time::Instant::now();
-    let mut events = 0;
-    let mut simulated = 0;
-    for seed in first..first + count {
-        let plan = faults::plan(seed);
-        let r = std::panic::catch_unwind(|| {
-            direct::run(&plan, seed, RunOptions { record: count == 1, stop_at_violation: true })
-        });
-        let Ok(r) = r else {
-            println!("seed {seed} PANIC");
-            *stats.entry("panic".to_string()).or_insert(0) += 1;
-            continue;
-        };
-        events += r.events;
-        simulated += r.ended.as_micros();
-        if count == 1 {
-            print!("{}", report::timeline(&r, args.len() > 3));
-            println!("acked {} events {} seen {:?}", r.acked, r.events, r.seen);
+//! Command line of the simulator: `havre-sim run | fuzz | replay | shrink | explain`.
+//!
+//! Exit codes: 0 as expected, 1 a property was violated, 2 wrong usage or scenario, 3
+//! inconclusive, 4 not deterministic, 5 failure of the simulator itself.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use havre_sim::{
+    expect::Property,
+    faults,
+    fuzz::{self, Verdict},
+    plan::Plan,
+    report,
+    run::{Report, RunOptions},
+    scenario::{self, Scenario},
+    shrink,
+};
+
+const VIOLATED: u8 = 1;
+const USAGE: u8 = 2;
+const INCONCLUSIVE: u8 = 3;
+const NOT_DETERMINISTIC: u8 = 4;
+const INTERNAL: u8 = 5;
+
+/// Simulates clusters under faults and judges what happens.
+#[derive(Parser)]
+#[command(name = "havre-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+enum Engine {
+    /// Discrete events, drives the core alone.
+    Direct,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs scenario files, or every one below a folder.
+    Run {
+        /// Files or folders.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// The engine.
+        #[arg(long, value_enum, default_value = "direct")]
+        engine: Engine,
+        /// Sub-seeds per file, instead of what the file says.
+        #[arg(long)]
+        runs: Option<u32>,
+        /// Seed of the first sub-seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Runs fault plans drawn from seeds.
+    Fuzz {
+        /// Number of seeds.
+        #[arg(long, conflicts_with = "budget")]
+        seeds: Option<u64>,
+        /// Time to spend, such as `90s` or `5min`.
+        #[arg(long)]
+        budget: Option<String>,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// The engine.
+        #[arg(long, value_enum, default_value = "direct")]
+        engine: Engine,
+        /// Goes on after a violation.
+        #[arg(long)]
+        keep_going: bool,
+        /// Folder for the scenario of a shrunk failure.
+        #[arg(long, default_value = ".")]
+        export: PathBuf,
+    },
+    /// Runs one seed twice and shows its timeline.
+    Replay {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+        /// A scenario file; without it the fault plan of the seed.
+        #[arg(long)]
+        scenario: Option<PathBuf>,
+        /// The engine.
+        #[arg(long, value_enum, default_value = "direct")]
+        engine: Engine,
+        /// One JSON object per line.
+        #[arg(long)]
+        jsonl: bool,
+        /// Every write, acknowledgement and read too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Makes the fault plan of a failing seed small, and prints it as a scenario.
+    Shrink {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+        /// Runs to spend.
+        #[arg(long, default_value_t = 2_000)]
+        runs: u32,
+    },
+    /// Shows the fault plan of a seed as a scenario.
+    Explain {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    // A panic inside a run is caught and reported as a violation: its text is enough.
+    std::panic::set_hook(Box::new(|_| {}));
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
         }
-        if let Some(v) = r.violations.first() {
-            *stats.entry(v.property.name().to_string()).or_insert(0) += 1;
-            if count > 1 {
-                println!("seed {seed}: {} {} {}", v.at, v.property, v.text);
-            }
-        } else {
-            *stats.entry("ok".into()).or_insert(0) += 1;
+    };
+    let outcome = std::panic::catch_unwind(|| perform(arguments.command));
+    ExitCode::from(outcome.unwrap_or_else(|_| {
+        eprintln!("internal error of the simulator");
+        INTERNAL
+    }))
+}
+
+fn perform(command: Command) -> u8 {
+    match command {
+        Command::Run { paths, engine: Engine::Direct, runs, seed } => run(&paths, runs, seed),
+        Command::Fuzz { seeds, budget, first_seed, engine: Engine::Direct, keep_going, export } => {
+            let budget = match budget.as_deref().map(scenario::parse_span).transpose() {
+                Ok(budget) => budget,
+                Err(message) => return usage(&message),
+            };
+            let limits = Limits { seeds, budget, first: first_seed, keep_going };
+            fuzz_seeds(&limits, &export)
+        }
+        Command::Replay { seed, scenario, engine: Engine::Direct, jsonl, all } => {
+            replay(seed, scenario.as_deref(), jsonl, all)
+        }
+        Command::Shrink { seed, runs } => shrink_seed(seed, runs),
+        Command::Explain { seed } => {
+            let plan = faults::plan(seed);
+            print!("{}", scenario::export(&plan, "The fault plan of one seed.", 20, &origin(seed)));
+            0
         }
     }
+}
+
+fn usage(message: &str) -> u8 {
+    eprintln!("{message}");
+    USAGE
+}
+
+fn origin(seed: u64) -> Vec<(&'static str, String)> {
+    vec![
+        ("seed", seed.to_string()),
+        ("engine", "direct".to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ]
+}
+
+fn scenario_files(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !path.is_dir() {
+        into.push(path.to_owned());
+        return Ok(());
+    }
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(path)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    entries.sort();
+    for entry in entries {
+        if entry.is_dir() || entry.extension().is_some_and(|e| e == "toml") {
+            scenario_files(&entry, into)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_scenario(path: &Path) -> Result<Scenario, String> {
+    let name = path.display().to_string();
+    let source = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+    Scenario::parse(&name, &source).map_err(|error| error.to_string())
+}
+
+fn run(paths: &[PathBuf], runs: Option<u32>, base: u64) -> u8 {
+    let mut files = Vec::new();
+    for path in paths {
+        if let Err(error) = scenario_files(path, &mut files) {
+            return usage(&format!("{}: {error}", path.display()));
+        }
+    }
+    if files.is_empty() {
+        return usage("no scenario files");
+    }
+    println!("seed={base} engine=direct -> havre-sim run --seed {base} PATH");
+    let mut worst = 0;
+    for file in &files {
+        let scenario = match read_scenario(file) {
+            Ok(scenario) => scenario,
+            Err(message) => return usage(&message),
+        };
+        let runs = runs.unwrap_or(scenario.runs);
+        let began = Instant::now();
+        let verdict = fuzz::run_scenario(&scenario, base, runs);
+        let took = began.elapsed().as_millis();
+        let file = file.display();
+        match verdict {
+            Verdict::Passed => println!("pass          {file} ({runs} runs, {took} ms)"),
+            Verdict::Inconclusive(why) => {
+                println!("inconclusive  {file}: {why}");
+                worst = if worst == VIOLATED { VIOLATED } else { INCONCLUSIVE };
+            }
+            Verdict::Violated { seed, violation } => {
+                println!("VIOLATED      {file}: {}: {}", violation.property, violation.text);
+                println!("              havre-sim replay --scenario {file} --seed {seed}");
+                worst = VIOLATED;
+            }
+        }
+    }
+    println!("seed={base} engine=direct -> havre-sim run --seed {base} PATH");
+    worst
+}
+
+struct Limits {
+    seeds: Option<u64>,
+    budget: Option<std::time::Duration>,
+    first: u64,
+    keep_going: bool,
+}
+
+fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
+    let count = limits.seeds.unwrap_or(if limits.budget.is_some() { u64::MAX } else { 1_000 });
+    let first = limits.first;
+    println!("seed={first} engine=direct -> havre-sim fuzz --first-seed {first}");
+    let began = Instant::now();
+    let (mut done, mut simulated_s, mut acked, mut failed) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let options = RunOptions { stop_at_violation: true, ..RunOptions::default() };
+    while done < count && limits.budget.is_none_or(|budget| began.elapsed() < budget) {
+        let seed = first + done;
+        let report = fuzz::perform(&faults::plan(seed), seed, options);
+        done += 1;
+        simulated_s += report.ended.as_micros() / 1_000_000;
+        acked += report.acked;
+        let Some(violation) = report.violations.first() else { continue };
+        failed += 1;
+        println!("seed {seed}: at {} {}: {}", violation.at, violation.property, violation.text);
+        if !limits.keep_going {
+            explain_failure(seed, violation.property, export);
+            break;
+        }
+    }
+    let took = began.elapsed().as_secs_f64();
     println!(
-        "{stats:?} {events} events, {} simulated s in {:?}",
-        simulated / 1_000_000,
-        t.elapsed()
+        "{done} seeds, {failed} failed, {simulated_s} simulated s, {acked} acknowledged \
+         transactions, {took:.1} s, {:.0} simulated s per s",
+        simulated_s as f64 / took.max(1e-9)
     );
+    println!("seed={first} engine=direct -> havre-sim fuzz --first-seed {first} --seeds {done}");
+    if failed > 0 { VIOLATED } else { 0 }
+}
+
+fn explain_failure(seed: u64, property: Property, export: &Path) {
+    println!("  havre-sim replay --seed {seed} --engine direct");
+    let plan = faults::plan(seed);
+    let run = |plan: &Plan, options| fuzz::perform(plan, seed, options);
+    let shrunk = shrink::shrink(&plan, property, 500, &run);
+    println!("  {} faults shrunk to {} in {} runs", shrunk.before, shrunk.after, shrunk.runs);
+    let report = run(&shrunk.plan, RunOptions { record: true, stop_at_violation: true });
+    print!("{}", report::excerpt(&report));
+    let name = export.join(format!("fail-{property}-{seed}.toml"));
+    let text = exported(&shrunk.plan, seed, property, &report);
+    match std::fs::write(&name, text) {
+        Ok(()) => println!("  exported to {}", name.display()),
+        Err(error) => eprintln!("  {}: {error}", name.display()),
+    }
+}
+
+fn exported(plan: &Plan, seed: u64, property: Property, report: &Report) -> String {
+    let mut origin = origin(seed);
+    origin.push(("rule", property.to_string()));
+    origin.push(("trace_hash", format!("{:016x}", report.hash)));
+    let about = report.violations.first().map_or_else(String::new, |v| v.text.clone());
+    scenario::export(plan, &about, 200, &origin)
+}
+
+fn replay(seed: u64, file: Option<&Path>, jsonl: bool, all: bool) -> u8 {
+    let plan = match file.map(read_scenario).transpose() {
+        Ok(scenario) => scenario.map_or_else(|| faults::plan(seed), |scenario| scenario.plan),
+        Err(message) => return usage(&message),
+    };
+    let name = file.map_or_else(String::new, |file| format!(" --scenario {}", file.display()));
+    let command = format!("seed={seed} engine=direct -> havre-sim replay --seed {seed}{name}");
+    let options = RunOptions { record: true, stop_at_violation: file.is_none() };
+    let report = fuzz::perform(&plan, seed, options);
+    if !jsonl {
+        println!("{command}");
+    }
+    let text = if jsonl { report::jsonl(&report) } else { report::timeline(&report, all) };
+    print!("{text}");
+    if !jsonl {
+        println!("{} events, hash {:016x}", report.events, report.hash);
+        println!("{command}");
+    }
+    if fuzz::perform(&plan, seed, options) != report {
+        eprintln!("the same seed ran differently a second time");
+        return NOT_DETERMINISTIC;
+    }
+    let wrong = |p: &Property| !plan.expect.violated.contains(p);
+    if report.violated().iter().any(wrong) { VIOLATED } else { 0 }
+}
+
+fn shrink_seed(seed: u64, runs: u32) -> u8 {
+    let plan = faults::plan(seed);
+    let run = |plan: &Plan, options| fuzz::perform(plan, seed, options);
+    let report = run(&plan, RunOptions { stop_at_violation: true, ..RunOptions::default() });
+    let Some(violation) = report.violations.first() else {
+        println!("seed {seed} violates nothing");
+        return 0;
+    };
+    let shrunk = shrink::shrink(&plan, violation.property, runs, &run);
+    eprintln!("{} faults shrunk to {} in {} runs", shrunk.before, shrunk.after, shrunk.runs);
+    let report = run(&shrunk.plan, RunOptions { record: true, stop_at_violation: true });
+    eprint!("{}", report::excerpt(&report));
+    print!("{}", exported(&shrunk.plan, seed, violation.property, &report));
+    VIOLATED
 }

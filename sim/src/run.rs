@@ -40,6 +40,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// A run of which nothing is known.
+    pub const fn empty() -> Self {
+        Self {
+            seed: 0,
+            violations: Vec::new(),
+            seen: Vec::new(),
+            idle_steps: Vec::new(),
+            acked: 0,
+            events: 0,
+            hash: 0,
+            ended: SimTime::ZERO,
+            timeline: Vec::new(),
+        }
+    }
+
     /// The properties that did not hold, each once.
     pub fn violated(&self) -> Vec<Property> {
         let mut properties: Vec<Property> = self.violations.iter().map(|v| v.property).collect();

@@ -122,10 +122,15 @@ impl Direct<'_> {
                 self.ended = true;
                 Probe::Fixed(1)
             }
-            action => self.act(index, action),
+            action => {
+                // What the next step waits for may happen within this one.
+                self.prepare_step(index + 1);
+                let probe = self.act(index, action);
+                self.control.probes[index] = Some(probe);
+                return;
+            }
         };
         self.control.probes[index] = Some(probe);
-        self.prepare_step(index + 1);
     }
 
     fn act(&mut self, index: usize, action: &Action) -> Probe {
