@@ -2,7 +2,7 @@
 //! says that it may go on.
 //!
 //! A daemon that hangs, is stopped by a debugger or is killed cannot fence itself. It therefore
-//! writes after each step until when each module may serve ([`havre_core::node::Node::guards`]);
+//! writes after each step until when each module may serve (`Effect::Guard`);
 //! the guard removes the virtual addresses and kills the application when that moment passes
 //! without renewal, which is before the peer may take over. It reads nothing but that file and
 //! speaks to nothing but the kernel.
@@ -134,18 +134,55 @@ pub struct Guarded {
     pub scripts: Option<ScriptPlace>,
 }
 
-/// Starts a guard for this run of the daemon as a process of its own.
-///
-/// # Errors
-/// The process cannot be started.
-pub fn start(program: &Path, state_dir: &Path, owner: u64) -> io::Result<Child> {
-    Command::new(program)
-        .arg(COMMAND)
-        .arg(state_dir)
-        .arg(owner.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
+/// The daemon's end: a running guard and what it was told.
+#[derive(Debug)]
+pub struct Guard {
+    file: GuardFile,
+    deadlines: Deadlines,
+    process: Child,
+}
+
+impl Guard {
+    /// Starts a guard for the run of the daemon named `owner`, as a process of its own.
+    ///
+    /// # Errors
+    /// The file cannot be created, or the process cannot be started.
+    pub fn start(program: &Path, state_dir: &Path, owner: u64) -> io::Result<Self> {
+        let file = GuardFile::create(state_dir, owner)?;
+        let process = Command::new(program)
+            .arg(COMMAND)
+            .arg(state_dir)
+            .arg(owner.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Self { file, deadlines: Deadlines::new(), process })
+    }
+
+    /// Says until when a module may serve; `None`: it serves nothing.
+    ///
+    /// # Errors
+    /// As [`GuardFile::publish`].
+    pub fn tell(&mut self, module: ModuleId, until: Option<Instant>) -> io::Result<()> {
+        match until {
+            Some(until) => self.deadlines.insert(module, until),
+            None => self.deadlines.remove(&module),
+        };
+        self.file.publish(&self.deadlines)
+    }
+}
+
+impl Drop for Guard {
+    /// Lets the guard go: it ends when nothing is left to guard.
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        for _ in 0..100 {
+            if !self.deadlines.is_empty() || !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// Guards the modules of one run of the daemon; returns when that run needs no guard any more.

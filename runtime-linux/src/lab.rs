@@ -15,6 +15,7 @@
 mod boot;
 pub mod init;
 mod namespace;
+pub mod pair;
 mod wiring;
 
 use std::{
@@ -284,6 +285,11 @@ impl Machine {
     /// there. Programs are started with [`spawn`](Self::spawn).
     pub fn enter<T: Send>(&self, job: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         self.boot()?.enter(job)
+    }
+
+    /// Runs `job` on a thread in its network, whether it is switched on or not.
+    pub fn in_network<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
+        self.namespace.enter(job)
     }
 
     /// Stops every process on it (SIGSTOP) without telling them; its kernel goes on.

@@ -1,23 +1,56 @@
 //! The `havre` program on Linux: daemon, command line, demonstration.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use havre_linux::lab;
+use anyhow::{Context, Result, bail};
+use havre_linux::{demo, guard, holder, lab, ledger, platform};
+use havre_runtime::cli::{self, Commands, DemoArgs};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match arguments.first().and_then(|a| a.to_str()) {
-        Some(lab::init::COMMAND) => exit(lab::init::run(&arguments[1..])),
-        _ => ExitCode::from(2),
+    // Commands that this program gives to itself, or to applications of the laboratory.
+    let own = match arguments.first().and_then(|a| a.to_str()) {
+        Some(lab::init::COMMAND) => lab::init::run(&arguments[1..]).context("lab"),
+        Some(guard::COMMAND) => platform::run_guard(&arguments[1..]),
+        Some(ledger::COMMAND) => run_ledger(&arguments[1..]),
+        _ => return cli::main(&Linux),
+    };
+    match own {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("havre: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn exit(result: std::io::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+fn run_ledger(arguments: &[OsString]) -> Result<()> {
+    let [file, address] = arguments else { bail!("usage: havre ledger FILE ADDRESS:PORT") };
+    let address = address.to_str().and_then(|a| a.parse().ok()).context("not ADDRESS:PORT")?;
+    ledger::serve(Path::new(file), address).with_context(|| file.display().to_string())
+}
+
+/// The commands that differ between operating systems.
+struct Linux;
+
+impl Commands for Linux {
+    type Platform = platform::Linux;
+
+    fn platform(&self) -> Result<platform::Linux> {
+        platform::Linux::new()
+    }
+
+    fn demo(&self, args: &DemoArgs) -> Result<ExitCode> {
+        demo::run(args)
+    }
+
+    fn bench(&self, _args: &[OsString]) -> Result<ExitCode> {
+        bail!("this build measures nothing yet")
+    }
+
+    fn holder(&self, args: &[OsString]) -> Result<ExitCode> {
+        let [socket] = args else { bail!("holder: started by the daemon only") };
+        holder::run(Path::new(socket)).with_context(|| Path::new(socket).display().to_string())?;
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -35,6 +35,12 @@ impl Seen {
             .unwrap_or_default()
     }
 
+    /// As [`longest_gap`](Self::longest_gap), up to the acknowledgements at `until`.
+    pub fn longest_gap_between(&self, from: Instant, until: Instant) -> Duration {
+        let within = self.acknowledged.iter().copied().filter(|(_, at)| *at <= until).collect();
+        Self { acknowledged: within }.longest_gap(from)
+    }
+
     /// The acknowledged records that `found` lacks.
     pub fn lost<'a>(&'a self, found: &'a [String]) -> impl Iterator<Item = u64> + 'a {
         let found: std::collections::BTreeSet<&str> = found.iter().map(String::as_str).collect();
