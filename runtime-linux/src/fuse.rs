@@ -35,6 +35,7 @@ mod attributes;
 mod device;
 pub mod intercept;
 mod keeper;
+mod names;
 mod order;
 mod perform;
 mod prepare;
