@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin::api::{self, Api, Reload},
-    agent::{self, AgentConfig, Inbox},
+    agent::{self, AgentConfig, Inbox, Letters},
     cluster::{self, Membership},
     events::{report::Reporter, text::Names},
     journal::Journal,
@@ -129,6 +129,9 @@ async fn serve<P: Platform>(platform: &P, state_dir: &Path) -> Result<()> {
     }
 }
 
+/// An agent under way.
+type Running = tokio::task::JoinHandle<Result<(), String>>;
+
 /// One run of the agent, from reading the modules until it is stopped.
 async fn one_run<P: Platform>(
     platform: &P,
@@ -136,6 +139,50 @@ async fn one_run<P: Platform>(
     membership: &Membership,
     applied: Option<Reload>,
 ) -> Result<End> {
+    let (inbox, letters) = agent::inbox();
+    let mut agent = start_agent(platform, state_dir, membership, (&inbox, letters)).await?;
+    let (reload, reloads) = mpsc::unbounded_channel();
+    let api = Api {
+        inbox: inbox.clone(),
+        state_dir: state_dir.to_owned(),
+        clock: platform.clock(),
+        reload,
+    };
+    let serving = serve_interface(api)?;
+    if let Some(reply) = applied {
+        // The asker may have gone away.
+        let _ = reply.send(Ok(()));
+    }
+    platform.ready();
+    let end = tokio::select! {
+        biased;
+        ended = &mut agent => {
+            serving.abort();
+            return agent_ended(ended).map(|()| End::Stopped);
+        }
+        end = attend(platform, &inbox, reloads) => end,
+    };
+    let ran = match end {
+        End::Stopped => stop_modules(&inbox, platform).await,
+        End::Reload(_) => Vec::new(),
+    };
+    inbox.stop();
+    let ended = agent.await;
+    serving.abort();
+    // Only now: the agent itself has noted that the modules are stopped.
+    if let Err(error) = note_running(state_dir, &ran) {
+        warn!(%error, "modules with boot=\"auto\" will not start by themselves");
+    }
+    agent_ended(ended).map(|()| end)
+}
+
+/// Reads the modules, opens the networks, and starts the agent.
+async fn start_agent<P: Platform>(
+    platform: &P,
+    state_dir: &Path,
+    membership: &Membership,
+    (inbox, letters): (&Inbox, Letters),
+) -> Result<Running> {
     let config = membership.config();
     let modules = Modules::of(state_dir).active(config)?;
     let run = next_run(state_dir, membership.run_floor())?;
@@ -145,7 +192,6 @@ async fn one_run<P: Platform>(
     warn_of_expiry(&security);
     let net = UdpNet::open(config, membership.node())?;
     let peers = udp::peers(config, membership.node())?;
-    let (inbox, letters) = agent::inbox();
     let names = modules.iter().map(|(id, module)| (*id, module.name.clone())).collect();
     let nodes = Names { nodes: config.nodes.clone() };
     let node_config = NodeConfig {
@@ -168,66 +214,44 @@ async fn one_run<P: Platform>(
     let sealer = Sealer::new(membership.identity(), run);
     let agent_config = AgentConfig { incarnation, peers, sealer };
     let node = Node::new(node_config, Rng::new(seed));
-    let agent = agent::run(node, net, os, agent_config, letters);
-    let mut agent = tokio::task::spawn_local(agent);
-    let (reload, mut reloads) = mpsc::unbounded_channel();
-    let api = Api {
-        inbox: inbox.clone(),
-        state_dir: state_dir.to_owned(),
-        clock: platform.clock(),
-        reload,
-    };
-    let serving = serve_interface(api)?;
-    if let Some(reply) = applied {
-        // The asker may have gone away.
-        let _ = reply.send(Ok(()));
-    }
-    platform.ready();
-    let end = loop {
-        let mut alive = tokio::time::interval(ALIVE_PERIOD);
+    Ok(tokio::task::spawn_local(agent::run(node, net, os, agent_config, letters)))
+}
+
+/// Waits until the daemon is told to stop, or may read its modules again.
+async fn attend<P: Platform>(
+    platform: &P,
+    inbox: &Inbox,
+    mut reloads: mpsc::UnboundedReceiver<Reload>,
+) -> End {
+    loop {
         let asked = tokio::select! {
             biased;
-            ended = &mut agent => {
-                serving.abort();
-                return agent_ended(ended);
-            }
-            () = watch(platform, &mut alive) => None,
             () = platform.stop_requested() => None,
             reload = reloads.recv() => reload,
+            () = watch(platform) => None,
         };
-        let Some(reply) = asked else { break End::Stopped };
-        match refusal(&inbox).await {
+        let Some(reply) = asked else { return End::Stopped };
+        match refusal(inbox).await {
             Some(reason) => {
                 let _ = reply.send(Err(reason));
             }
-            None => break End::Reload(reply),
+            None => return End::Reload(reply),
         }
-    };
-    let ran = match end {
-        End::Stopped => stop_modules(&inbox, platform).await,
-        End::Reload(_) => Vec::new(),
-    };
-    inbox.stop();
-    let ended = agent.await;
-    serving.abort();
-    // Only now: the agent itself has noted that the modules are stopped.
-    if let Err(error) = note_running(state_dir, &ran) {
-        warn!(%error, "modules with boot=\"auto\" will not start by themselves");
     }
-    agent_ended(ended).map(|_| end)
 }
 
 /// Never returns: tells the service manager that the daemon still works.
-async fn watch<P: Platform>(platform: &P, alive: &mut tokio::time::Interval) {
+async fn watch<P: Platform>(platform: &P) {
+    let mut alive = tokio::time::interval(ALIVE_PERIOD);
     loop {
         alive.tick().await;
         platform.alive();
     }
 }
 
-fn agent_ended(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<End> {
+fn agent_ended(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<()> {
     match ended {
-        Ok(Ok(())) => Ok(End::Stopped),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(reason)) => bail!("{reason}"),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
