@@ -6,16 +6,18 @@ use std::{
     fs,
     io::{Read, Seek, SeekFrom, Write},
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
-use fs_support::{Served, assert_same_trees, is_root, pair, temporary};
+use fs_support::{Served, assert_same_trees, is_root, pair, temporary, wait_for};
 use havre_linux::holder::HolderClient;
 use rustix::fs::{CWD, RenameFlags};
 
 const CRASHES: u32 = 5;
+/// What each application does at least between two crashes.
+const STEPS: u64 = 3;
 
 #[test]
 #[ignore = "not a test: started by the others"]
@@ -24,7 +26,7 @@ fn helper_process() {
 }
 
 /// Writes numbered blocks, each made safe and read back.
-fn write_blocks(top: &Path, stop: &AtomicBool) -> u64 {
+fn write_blocks(top: &Path, stop: &AtomicBool, done: &AtomicU64) -> u64 {
     let mut file = fs::OpenOptions::new()
         .create_new(true)
         .read(true)
@@ -42,13 +44,14 @@ fn write_blocks(top: &Path, stop: &AtomicBool) -> u64 {
         file.read_exact(&mut back).expect("read");
         assert_eq!(back, [(count / 2 % 251) as u8; 4096], "block {}", count / 2);
         count += 1;
+        done.store(count, Ordering::Relaxed);
     }
     count
 }
 
 /// Does everything to names, each step exactly once: a step repeated or lost by the restart gives
 /// an error here.
-fn change_names(top: &Path, stop: &AtomicBool) -> u64 {
+fn change_names(top: &Path, stop: &AtomicBool, done: &AtomicU64) -> u64 {
     let mut round = 0;
     let directory = top.join("names");
     fs::create_dir(&directory).expect("mkdir");
@@ -78,12 +81,13 @@ fn change_names(top: &Path, stop: &AtomicBool) -> u64 {
             .expect("exchange");
         let expected = if round % 2 == 1 { "right 0" } else { "left 0" };
         assert_eq!(fs::read_to_string(&left).expect("read"), expected, "round {round}");
+        done.store(round, Ordering::Relaxed);
     }
     round
 }
 
 /// Uses files that have no name.
-fn use_nameless(top: &Path, stop: &AtomicBool) -> u64 {
+fn use_nameless(top: &Path, stop: &AtomicBool, done: &AtomicU64) -> u64 {
     let mut round = 0u64;
     while !stop.load(Ordering::Relaxed) {
         let path = top.join(format!("gone-{round}"));
@@ -105,6 +109,7 @@ fn use_nameless(top: &Path, stop: &AtomicBool) -> u64 {
         file.read_to_end(&mut back).expect("read");
         assert_eq!(back, [round as u8; 105_000], "round {round}");
         round += 1;
+        done.store(round, Ordering::Relaxed);
     }
     round
 }
@@ -119,22 +124,30 @@ fn survive(mode: &str) {
     let socket = top.path().join("holder");
     let served = Served::start_held(&mounted, mode, &socket);
     let stop = AtomicBool::new(false);
-    let (blocks, rounds, nameless) = thread::scope(|scope| {
-        let blocks = scope.spawn(|| write_blocks(&mounted, &stop));
-        let names = scope.spawn(|| change_names(&mounted, &stop));
-        let nameless = scope.spawn(|| use_nameless(&mounted, &stop));
+    let done: [AtomicU64; 3] = Default::default();
+    let (blocks, rounds) = thread::scope(|scope| {
+        let blocks = scope.spawn(|| write_blocks(&mounted, &stop, &done[0]));
+        let names = scope.spawn(|| change_names(&mounted, &stop, &done[1]));
+        let nameless = scope.spawn(|| use_nameless(&mounted, &stop, &done[2]));
+        let go_on = || {
+            let before = done.each_ref().map(|count| count.load(Ordering::Relaxed));
+            let failed = || [&blocks, &names, &nameless].iter().any(|each| each.is_finished());
+            wait_for("every application's progress", || {
+                let now = done.each_ref().map(|count| count.load(Ordering::Relaxed));
+                failed() || (0..3).all(|index| now[index] >= before[index] + STEPS)
+            });
+        };
         for _ in 0..CRASHES {
-            thread::sleep(Duration::from_millis(300));
+            go_on();
             served.crash();
         }
-        thread::sleep(Duration::from_millis(300));
+        go_on();
         stop.store(true, Ordering::Relaxed);
         let joined = (blocks.join(), names.join(), nameless.join());
         let ok = "no application saw an error";
-        (joined.0.expect(ok), joined.1.expect(ok), joined.2.expect(ok))
+        joined.2.expect(ok);
+        (joined.0.expect(ok), joined.1.expect(ok))
     });
-    println!("{mode}: {blocks} blocks, {rounds} rounds of names, {nameless} nameless files");
-    assert!(blocks > 20 && rounds > 20 && nameless > 2, "the applications went on");
     let client = HolderClient::connect(&socket).expect("the holder runs");
     let kept = client.fetch(&mounted).expect("fetch").expect("the mount is held");
     assert!(kept.orphans.len() <= 2, "files that are gone are let go: {}", kept.orphans.len());

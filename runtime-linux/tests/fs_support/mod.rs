@@ -338,9 +338,9 @@ fn abort(directory: &Path) {
 /// Waits for something that takes a moment.
 #[track_caller]
 pub(crate) fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !there() {
-        assert!(Instant::now() < deadline, "{what} did not come within 10 s");
+        assert!(Instant::now() < deadline, "{what} did not come within 30 s");
         thread::sleep(Duration::from_millis(5));
     }
 }
