@@ -87,6 +87,7 @@ fn volume_of(context: &DaemonContext, module: &Module) -> Result<Option<VolumeHa
         listen,
         peer: udp::resolve(&peer.addr, port)?,
         security,
+        holder: Some(crate::holder::socket_in(&context.state_dir)),
         seed: context.incarnation.0,
     };
     std::fs::create_dir_all(&settings.state_dir)

@@ -6,11 +6,13 @@
 //! by the machines of `havre_core::replication`; the files here only carry it out.
 
 pub mod apply;
+pub mod bench;
 mod cover;
 pub mod helper;
 mod identity;
 pub mod marklog;
 pub mod marks;
+mod mounting;
 pub mod place;
 mod readonly;
 pub mod resync;

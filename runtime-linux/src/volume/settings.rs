@@ -24,6 +24,8 @@ pub struct Settings {
     pub peer: SocketAddr,
     /// How the peer is recognised.
     pub security: Security,
+    /// Socket of the process that keeps mounts while this daemon restarts; see [`crate::holder`].
+    pub holder: Option<PathBuf>,
     /// For names of streams; drawn at random for each run of the daemon.
     pub seed: u64,
 }

@@ -11,7 +11,6 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     os::fd::BorrowedFd,
-    path::Path,
     sync::Arc,
 };
 
@@ -37,13 +36,14 @@ use super::{
     cover::Cover,
     helper::Helper,
     marks::MarkTable,
+    mounting,
     place::{Excluded, Places},
     settings::Settings,
     uring::Ring,
 };
 use crate::{
     clock,
-    fuse::{Applied, Files, Interceptor, Operation, Options, RawRequest, Session, Turn, unmount},
+    fuse::{Applied, Files, Interceptor, Operation, Options, RawRequest, Session, Turn},
     waker::Waker,
 };
 
@@ -157,7 +157,11 @@ impl SourceSide {
                 })
             }
             Err(error) => {
-                settings.rfs.directories.iter().for_each(|dir| take_away(&dir.dir));
+                settings
+                    .rfs
+                    .directories
+                    .iter()
+                    .for_each(|dir| mounting::close(settings, &dir.dir, true));
                 Err((table, error))
             }
         }
@@ -174,7 +178,7 @@ impl SourceSide {
             let root = u8::try_from(index).map_err(|_| "more than 256 replicated directories")?;
             let explain = |error: Errno| format!("{}: {error}", config.dir.display());
             let options = Options::new(root, settings.rfs.write);
-            let mut session = Session::mount(&config.dir, options).map_err(explain)?;
+            let mut session = mounting::open(settings, &config.dir, options)?;
             let parts = session.parts().map_err(explain)?;
             roots.push((parts.directory, Excluded::new(config)?));
             sessions.push(session);
@@ -217,7 +221,7 @@ impl SourceSide {
             };
             self.sessions[usize::from(root)].files().reply(applied);
         }
-        settings.rfs.directories.iter().for_each(|dir| take_away(&dir.dir));
+        settings.rfs.directories.iter().for_each(|dir| mounting::close(settings, &dir.dir, true));
         self.table
     }
 
@@ -499,14 +503,5 @@ impl SourceSide {
             active = true;
             self.run();
         }
-    }
-}
-
-/// Takes a mount of ours away, if there is one.
-fn take_away(directory: &Path) {
-    if let Err(error) = unmount(directory)
-        && error != Errno::INVAL
-    {
-        tracing::error!(directory = %directory.display(), %error, "cannot unmount");
     }
 }

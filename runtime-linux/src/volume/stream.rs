@@ -287,6 +287,27 @@ impl Connection {
         Ok(self.input.len() > before)
     }
 
+    /// Sends what is queued and says that nothing follows. Keep the connection and
+    /// [`discard`](Self::discard) what arrives until that fails: closing it at once would make
+    /// the kernel throw away what the other end has not read.
+    pub fn finish(&mut self) {
+        match &mut self.session {
+            Session::Plain => {}
+            Session::Client(tls) => tls.send_close_notify(),
+            Session::Server { tls, .. } => tls.send_close_notify(),
+        }
+        // Whatever fails: the connection is given up.
+        let _ = self.flush();
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Takes what arrives and forgets it.
+    pub fn discard(&mut self) -> io::Result<()> {
+        self.fill()?;
+        self.consume(self.input().len());
+        Ok(())
+    }
+
     /// What arrived and was not consumed.
     pub fn input(&self) -> &[u8] {
         &self.input[self.input_start..]

@@ -41,6 +41,8 @@ use crate::{clock, waker::Waker};
 
 /// Time for connecting and the handshake.
 const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Time in which the source must have read the last words.
+const LEAVE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// Files flushed one by one; with more, or with changed names, whole file systems are synced.
 const FLUSHED_FEW: usize = 4;
 
@@ -70,6 +72,8 @@ pub(super) struct TargetSide {
     settings: Settings,
     connection: Option<Connection>,
     connecting: Option<Instant>,
+    /// A connection whose last words are on their way.
+    leaving: Option<(Connection, Instant)>,
     waiting: VecDeque<Waiting>,
     due: VecDeque<Seq>,
     dirty: Dirty,
@@ -121,6 +125,7 @@ impl TargetSide {
             settings: settings.clone(),
             connection: None,
             connecting: None,
+            leaving: None,
             waiting: VecDeque::new(),
             due: VecDeque::new(),
             dirty: Dirty::default(),
@@ -168,12 +173,16 @@ impl TargetSide {
 
     pub(super) fn peer_poll(&self) -> Vec<(BorrowedFd<'_>, bool)> {
         use std::os::fd::AsFd as _;
-        self.connection.iter().map(|one| (one.as_fd(), one.wants_write())).collect()
+        let leaving = self.leaving.iter().map(|(one, _)| one);
+        let all = self.connection.iter().chain(leaving);
+        all.map(|one| (one.as_fd(), one.wants_write())).collect()
     }
 
     pub(super) fn deadline(&self) -> Instant {
         let machine = self.machine.deadline().unwrap_or(Instant::FAR_FUTURE);
-        machine.min(self.connecting.unwrap_or(Instant::FAR_FUTURE))
+        let leaving = self.leaving.as_ref().map(|(_, until)| *until);
+        let deadlines = [self.connecting, leaving];
+        deadlines.into_iter().flatten().fold(machine, Instant::min)
     }
 
     /// Does what can be done now; says whether it did anything.
@@ -186,6 +195,11 @@ impl TargetSide {
         }
         if self.connecting.is_some_and(|until| until <= now) {
             self.lose("the primary's data path does not answer");
+        }
+        if let Some((connection, until)) = &mut self.leaving
+            && (connection.discard().is_err() || *until <= now)
+        {
+            self.leaving = None;
         }
         active |= self.take_peer();
         while let Some((_, result)) = self.ring.completed() {
@@ -225,9 +239,11 @@ impl TargetSide {
         match order {
             TargetAction::Connect => self.connect(),
             TargetAction::Disconnect => {
-                self.flush();
-                self.connection = None;
                 self.connecting = None;
+                if let Some(mut connection) = self.connection.take() {
+                    connection.finish();
+                    self.leaving = Some((connection, clock::now() + LEAVE_LIMIT));
+                }
             }
             TargetAction::Send(message) => self.send(&message),
             TargetAction::SendMarks => {

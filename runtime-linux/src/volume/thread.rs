@@ -30,9 +30,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    marks::MarkTable, readonly, settings::Settings, source::SourceSide, target, target::TargetSide,
+    marks::MarkTable, mounting, readonly, settings::Settings, source::SourceSide, target,
+    target::TargetSide,
 };
-use crate::{clock, fuse, waker::Waker};
+use crate::{clock, waker::Waker};
 
 /// How long a busy loop looks for more before it sleeps.
 const SPIN: Duration = Duration::from_micros(15);
@@ -42,6 +43,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 enum Control {
     Request(VolumeRequest, oneshot::Sender<Outcome>),
     End,
+    /// The daemon dies: nothing is unmounted, nobody is answered.
+    #[cfg(test)]
+    Die,
 }
 
 /// The way to a module's data path. When it is dropped, the data path ends.
@@ -63,6 +67,17 @@ impl VolumeHandle {
         }
         self.waker.wake();
         receiver.await.unwrap_or_else(|_| ended())
+    }
+}
+
+#[cfg(test)]
+impl VolumeHandle {
+    /// Ends as a killed daemon does.
+    pub(super) fn die(mut self) {
+        self.control.send(Control::Die).expect("the thread runs");
+        self.waker.wake();
+        let thread = self.thread.take().expect("the thread has been started");
+        thread.join().expect("the thread ends");
     }
 }
 
@@ -103,6 +118,15 @@ enum Role {
     Target(Box<TargetSide>),
 }
 
+/// What the loop does after it has looked at its orders.
+enum Next {
+    GoOn,
+    /// The daemon goes away: requests under way fail, marks stay, directories are freed.
+    End,
+    #[cfg(test)]
+    Die,
+}
+
 /// An order that has been given to a role.
 struct Asked {
     op: OpId,
@@ -126,10 +150,11 @@ impl Volume {
         let mut later = std::collections::VecDeque::new();
         let mut busy_until = Instant::ZERO;
         loop {
-            let ended = self.take_orders(&mut later);
-            if ended {
-                self.end();
-                return;
+            match self.take_orders(&mut later) {
+                Next::GoOn => {}
+                Next::End => return self.become_idle(),
+                #[cfg(test)]
+                Next::Die => return,
             }
             let mut active = match self.role.as_mut().expect("a role is set between turns") {
                 Role::Idle { .. } => false,
@@ -146,11 +171,10 @@ impl Volume {
         }
     }
 
-    /// Says whether the data path is to end.
     fn take_orders(
         &mut self,
         later: &mut std::collections::VecDeque<(VolumeRequest, oneshot::Sender<Outcome>)>,
-    ) -> bool {
+    ) -> Next {
         loop {
             match self.orders.try_recv() {
                 Ok(Control::Request(VolumeRequest::Fence, answer)) => {
@@ -158,7 +182,9 @@ impl Volume {
                     let _ = answer.send(Outcome::Done);
                 }
                 Ok(Control::Request(request, answer)) => later.push_back((request, answer)),
-                Ok(Control::End) | Err(TryRecvError::Disconnected) => return true,
+                Ok(Control::End) | Err(TryRecvError::Disconnected) => return Next::End,
+                #[cfg(test)]
+                Ok(Control::Die) => return Next::Die,
                 Err(TryRecvError::Empty) => break,
             }
         }
@@ -167,7 +193,7 @@ impl Volume {
         {
             self.ask(request, answer);
         }
-        false
+        Next::GoOn
     }
 
     fn fence(&mut self) {
@@ -224,7 +250,10 @@ impl Volume {
                 target.order(op, TargetOrder::Close);
                 None
             }
-            (VolumeRequest::Close { .. }, Role::Idle { .. }) => Some(Outcome::Done),
+            (VolumeRequest::Close { .. }, Role::Idle { .. }) => {
+                self.end_held_mounts();
+                Some(Outcome::Done)
+            }
             (VolumeRequest::Admit { .. } | VolumeRequest::Solo { .. }, _) => {
                 Some(Outcome::Failed("this node is not the primary".into()))
             }
@@ -297,13 +326,11 @@ impl Volume {
 
     fn prepare(&mut self) -> Result<(), String> {
         for config in &self.settings.rfs.directories {
-            if let Ok(Some(mounted)) = fuse::mounted_at(&config.dir)
-                && mounted.kind == "fuse.havre"
-            {
-                // Left by a daemon that died: whoever waits there is told so.
-                let _ = mounted.abort();
-                let _ = fuse::unmount(&config.dir);
+            if mounting::is_held(&self.settings, &config.dir) {
+                continue;
             }
+            // Left by a daemon that died without a holder: whoever waits there is told so.
+            mounting::close(&self.settings, &config.dir, false);
             readonly::uncover(&config.dir);
             target::check(&config.dir)?;
             for path in &config.to_check {
@@ -314,6 +341,15 @@ impl Volume {
         let table = self.take_table()?;
         self.role = Some(Role::Idle { table: Some(table) });
         Ok(())
+    }
+
+    /// Mounts that a holder keeps for an earlier daemon, and that this one will not serve.
+    fn end_held_mounts(&self) {
+        for config in &self.settings.rfs.directories {
+            if mounting::is_held(&self.settings, &config.dir) {
+                mounting::close(&self.settings, &config.dir, false);
+            }
+        }
     }
 
     fn become_source(&mut self, generation: Generation) -> Result<(), String> {
@@ -328,6 +364,7 @@ impl Volume {
         keep_aside: Option<Generation>,
     ) -> Result<(), String> {
         let table = self.take_table()?;
+        self.end_held_mounts();
         let made = TargetSide::start(&self.settings, table, generation, keep_aside, &self.waker);
         self.set_role(made.map(|target| Role::Target(Box::new(target))))
     }
@@ -369,11 +406,6 @@ impl Volume {
         // Interrupted or not: the loop looks at everything.
         let _ = poll(&mut fds, Some(&limit));
         self.waker.reset();
-    }
-
-    /// The daemon goes away: requests under way fail, marks stay, directories are freed.
-    fn end(&mut self) {
-        self.become_idle();
     }
 }
 
