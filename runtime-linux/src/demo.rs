@@ -27,7 +27,7 @@ use report::{Report, Round};
 use workload::{Seen, Workload};
 
 /// Port of the application.
-const PORT: u16 = 7000;
+pub const PORT: u16 = 7000;
 /// Silence after which the nodes of the demonstration give each other up.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const PULSE: Duration = Duration::from_millis(100);
@@ -88,7 +88,12 @@ impl Drop for Directory {
     }
 }
 
-fn spec(directory: &Path, program: &Path) -> Result<PairSpec> {
+/// What the pair of the demonstration runs: a ledger on a replicated directory, which is made in
+/// `directory`.
+///
+/// # Errors
+/// The directory cannot be made.
+pub fn spec(directory: &Path, program: &Path) -> Result<PairSpec> {
     let data = directory.join("data");
     std::fs::create_dir(&data).with_context(|| data.display().to_string())?;
     let start = format!(
