@@ -43,11 +43,11 @@ use crate::{
     module::{
         decide::Wish,
         procedure::Shape,
-        record::{Keeper, Ops},
+        record::{Change, Keeper, Ops},
         sequence::Sequence,
     },
     quorum::{self, policy::Kind},
-    replication::generation::Generation,
+    replication::generation::{CopyState, Generation, Lineage},
     rng::Rng,
     status::{Phase, Progress, State, VirtualIp, WaitReason},
     time::Instant,
@@ -281,6 +281,9 @@ pub struct Mirror {
     failover_off: bool,
     was_primary_at_start: bool,
     outdated: bool,
+    /// The local disk failed while following: this copy misses what it was given, whatever the
+    /// record says, until it is resynchronised.
+    spoiled: bool,
     address_held: bool,
     address_retries: u32,
     /// Why the last attempt to become primary failed, while attempts go on.
@@ -336,6 +339,7 @@ impl Mirror {
             failover_off: false,
             was_primary_at_start: false,
             outdated: false,
+            spoiled: false,
             address_held: false,
             address_retries: 0,
             refused: None,
@@ -477,7 +481,11 @@ impl Mirror {
             Mode::Promoting | Mode::Primary { .. } | Mode::Restarting { .. } => {
                 self.fence(now, out)
             }
-            Mode::Joining | Mode::Secondary { .. } => self.detach(now, error, out),
+            Mode::Joining | Mode::Secondary { .. } => {
+                self.spoiled = true;
+                self.persist(vec![Change::Outdated], Purpose::Note, out);
+                self.detach(now, error, out);
+            }
             _ => {}
         }
     }
@@ -515,6 +523,15 @@ impl Mirror {
             Mode::Secondary { .. } => self.primary_heard(now, out),
             _ => {}
         }
+    }
+
+    /// History of the local copy, as far as the copy can be relied on.
+    fn lineage(&self) -> Lineage {
+        let mut lineage = self.keeper.durable().lineage.clone();
+        if self.spoiled && lineage.copy == CopyState::Consistent {
+            lineage.copy = CopyState::Outdated;
+        }
+        lineage
     }
 
     /// The peer's latest heartbeat, if it is heard.

@@ -94,6 +94,7 @@ impl Mirror {
     pub(super) fn adopted(&mut self, now: Instant, out: &mut Out<Action>) {
         let Mode::Secondary { data: Data::Adopting } = self.mode else { return };
         self.full_resync = false;
+        self.spoiled = false;
         if self.outdated {
             self.transition(now, Mode::Secondary { data: Data::Detached }, "left behind", out);
             self.follow_at = Some(now + FOLLOW_PERIOD);
@@ -186,7 +187,7 @@ impl Mirror {
         }
         self.swap_until = None;
         let record = self.keeper.durable();
-        let usable = record.lineage.copy == CopyState::Consistent
+        let usable = self.lineage().copy == CopyState::Consistent
             || crate::mutant::active(crate::mutant::Mutant::OutdatedMayPromote);
         let ready = matches!(data, Data::Ready | Data::Detached);
         self.role = State::Second;

@@ -61,7 +61,7 @@ impl Mirror {
             open: matches!(self.mode, Mode::Primary { .. } | Mode::Restarting { .. }),
             started: self.mode != Mode::Stopped,
             wanting,
-            lineage: record.lineage.clone(),
+            lineage: self.lineage(),
             was_primary: record.was_primary,
             yielding: matches!(self.mode, Mode::Waiting(_)) && self.yield_until > self.since,
             swap_wanted: self.swap_until.is_some()
@@ -74,7 +74,7 @@ impl Mirror {
     /// The picture of this module, without what quorum and membership know.
     pub fn status(&self, now: Instant) -> ModuleStatus {
         let (state, phase) = self.shown();
-        let lineage = self.keeper.durable().lineage.clone();
+        let lineage = self.lineage();
         let newer_elsewhere = self.peer.beat.as_ref().is_some_and(|b| {
             !self.serving()
                 && crate::replication::generation::compare(&lineage, &b.lineage)

@@ -18,14 +18,14 @@ use crate::{
 
 impl Mirror {
     fn decision(&self, now: Instant) -> Decision {
-        let record = self.keeper.durable();
+        let (record, lineage) = (self.keeper.durable(), self.lineage());
         decide(&View {
             node: self.settings.node,
             peer: self.settings.peer,
             replicated: self.settings.shape.replicated,
             policy: self.settings.policy,
             signature: self.settings.signature,
-            lineage: &record.lineage,
+            lineage: &lineage,
             was_primary: record.was_primary,
             wish: self.wish,
             discovering: !self.peer.alive && now < self.discovering_until,
@@ -210,6 +210,7 @@ impl Mirror {
         self.refused = None;
         self.failover_off = false;
         self.outdated = false;
+        self.spoiled = false;
         self.yield_until = Instant::ZERO;
         self.role = State::Alone;
         self.admit_at = now;
