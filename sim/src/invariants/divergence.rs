@@ -12,6 +12,8 @@ pub(super) struct NoSilentDivergence {
     /// Who acknowledged writes since both run.
     acked_apart: [bool; 2],
     diverged: bool,
+    /// The first write of the time since both run: what was under way before does not count.
+    first_tag: u64,
     reported: bool,
 }
 
@@ -20,16 +22,20 @@ impl Invariant for NoSilentDivergence {
         Property::NoSilentDivergence
     }
 
-    fn observe(&mut self, fact: &Fact, _cx: &mut Cx<'_>) {
+    fn observe(&mut self, fact: &Fact, cx: &mut Cx<'_>) {
         match fact {
             Fact::AppRuns(host) => {
                 self.runs[host.index()] = true;
                 self.acked_apart = [false; 2];
+                self.first_tag = cx.ledger.next_tag();
             }
             Fact::AppStopped(host, _) | Fact::PoweredOff(host, _) if host.index() < 2 => {
                 self.runs[host.index()] = false;
             }
-            Fact::Acked(host, _) if self.runs == [true, true] => {
+            Fact::Acked(host, writes)
+                if self.runs == [true, true]
+                    && writes.iter().all(|(_, tag)| *tag >= self.first_tag) =>
+            {
                 self.acked_apart[host.index()] = true;
                 self.diverged |= self.acked_apart == [true, true];
             }
