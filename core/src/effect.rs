@@ -2,11 +2,7 @@
 //! ([`Effect`]), results back ([`Outcome`]). Nothing else enters or leaves, so a journal of
 //! inputs replays a node exactly.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,9 +62,9 @@ pub enum Input {
 pub struct SavedState {
     /// One record per module that ever ran here.
     pub modules: BTreeMap<ModuleId, ModuleRecord>,
-    /// Modules whose application, address and mount an earlier run of the daemon left in place.
-    /// Found out at start, not durable.
-    pub running: BTreeSet<ModuleId>,
+    /// Modules whose application, address and mount an earlier run of the daemon left in place,
+    /// and until when the guard lets each go on. Found out at start, not durable.
+    pub running: BTreeMap<ModuleId, Instant>,
 }
 
 /// The durable record of one module on one node.

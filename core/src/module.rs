@@ -50,8 +50,8 @@ pub enum Input {
     Booted {
         /// Start the module.
         start: bool,
-        /// An earlier run of the daemon left the application running.
-        running: bool,
+        /// An earlier run of the daemon left the application running; the guard ends it then.
+        running: Option<Instant>,
     },
     /// The delay of an automatic start is over.
     Started,

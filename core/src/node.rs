@@ -129,7 +129,7 @@ impl Node {
             if delayed {
                 self.boots.insert(id, now + service.boot_delay);
             }
-            let running = saved.running.contains(&id);
+            let running = saved.running.get(&id).copied();
             let start = starts && !delayed;
             module.handle(now, module::Input::Booted { start, running }, out);
             self.modules.insert(id, module);

@@ -225,7 +225,7 @@ fn booted(policy: QuorumPolicy, lineage: Lineage, running: bool) -> (Node, Input
     let record = ModuleRecord { lineage, was_primary: true, started: true, epoch: Epoch(0) };
     let mut saved = SavedState { modules: BTreeMap::from([(M, record)]), ..SavedState::default() };
     if running {
-        saved.running.insert(M);
+        saved.running.insert(M, Instant::from_millis(900));
     }
     (node, Input::Booted { incarnation: Incarnation(5), saved })
 }

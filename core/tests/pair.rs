@@ -302,9 +302,11 @@ fn a_daemon_that_comes_back_too_late_removes_what_it_left() {
     for policy in policies() {
         let mut w = mirror(&policy);
         pair(&mut w);
+        let until = w.guards[0];
         w.kill(0);
         w.run_for(2_000);
         w.expect(1, State::Alone, Phase::Ready);
+        w.guards[0] = until;
         w.restart_daemon(0);
         w.run_for(500);
         assert!(!w.status(0).application);

@@ -43,11 +43,11 @@ use crate::{
     module::{
         decide::Wish,
         procedure::Shape,
-        record::{Change, Keeper, Ops},
+        record::{Keeper, Ops},
         sequence::Sequence,
     },
     quorum::{self, policy::Kind},
-    replication::generation::{CopyState, Generation, Lineage},
+    replication::generation::Generation,
     rng::Rng,
     status::{Phase, Progress, State, VirtualIp, WaitReason},
     time::Instant,
@@ -109,8 +109,8 @@ pub enum Input {
     Booted {
         /// Start the module.
         start: bool,
-        /// An earlier run of the daemon left the application running.
-        running: bool,
+        /// An earlier run of the daemon left the application running; the guard ends it then.
+        running: Option<Instant>,
     },
     /// The delay of an automatic start is over.
     Started,
@@ -154,6 +154,7 @@ enum Purpose {
     InSync,
     Adopt,
     Solo(Generation),
+    Unfit,
     Note,
 }
 
@@ -180,7 +181,7 @@ enum Data {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
     Stopped,
-    Resuming { generation: Option<Generation> },
+    Resuming { generation: Option<Generation>, until: Instant },
     Starting,
     Waiting(WaitReason),
     Acquiring { from: State, generation: Generation, by: Actor },
@@ -281,9 +282,9 @@ pub struct Mirror {
     failover_off: bool,
     was_primary_at_start: bool,
     outdated: bool,
-    /// The local disk failed while following: this copy misses what it was given, whatever the
-    /// record says, until it is resynchronised.
-    spoiled: bool,
+    /// The disk of this copy failed: not fit to take over, whatever the durable record says.
+    unfit: bool,
+    unfit_at: Option<Instant>,
     address_held: bool,
     address_retries: u32,
     /// Why the last attempt to become primary failed, while attempts go on.
@@ -339,7 +340,8 @@ impl Mirror {
             failover_off: false,
             was_primary_at_start: false,
             outdated: false,
-            spoiled: false,
+            unfit: false,
+            unfit_at: None,
             address_held: false,
             address_retries: 0,
             refused: None,
@@ -383,12 +385,15 @@ impl Mirror {
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Out<Action>) {
         if self.evaluate_at.is_some_and(|at| now >= at) {
             self.evaluate_at = None;
-            self.resume(now, out);
+            self.resume_or_end(now, out);
             self.evaluate(now, out);
         }
         if self.follow_at.is_some_and(|at| now >= at) {
             self.follow_at = None;
             self.follow_again(now, out);
+        }
+        if self.unfit_at.is_some_and(|at| now >= at) {
+            self.record_unfit(now, out);
         }
         if self.swap_until.is_some_and(|at| now >= at) {
             self.swap_until = None;
@@ -403,7 +408,8 @@ impl Mirror {
 
     /// When time matters next.
     pub fn deadline(&self) -> Option<Instant> {
-        earliest(earliest(self.evaluate_at, self.follow_at), self.swap_until)
+        let soon = earliest(self.evaluate_at, self.follow_at);
+        earliest(earliest(soon, self.unfit_at), self.swap_until)
     }
 
     fn notify(&self, kind: EventKind, out: &mut Out<Action>) {
@@ -481,11 +487,7 @@ impl Mirror {
             Mode::Promoting | Mode::Primary { .. } | Mode::Restarting { .. } => {
                 self.fence(now, out)
             }
-            Mode::Joining | Mode::Secondary { .. } => {
-                self.spoiled = true;
-                self.persist(vec![Change::Outdated], Purpose::Note, out);
-                self.detach(now, error, out);
-            }
+            Mode::Joining | Mode::Secondary { .. } => self.copy_failed(now, error, out),
             _ => {}
         }
     }
@@ -523,15 +525,6 @@ impl Mirror {
             Mode::Secondary { .. } => self.primary_heard(now, out),
             _ => {}
         }
-    }
-
-    /// History of the local copy, as far as the copy can be relied on.
-    fn lineage(&self) -> Lineage {
-        let mut lineage = self.keeper.durable().lineage.clone();
-        if self.spoiled && lineage.copy == CopyState::Consistent {
-            lineage.copy = CopyState::Outdated;
-        }
-        lineage
     }
 
     /// The peer's latest heartbeat, if it is heard.

@@ -170,7 +170,8 @@ impl World {
         self.nodes[n] = None;
         self.volume_cut(n);
         self.run_for(200);
-        self.saved[n].running.insert(M);
+        let until = self.guards[n].expect("it served");
+        self.saved[n].running.insert(M, until);
         self.boot(n);
         self.saved[n].running.clear();
     }
@@ -187,6 +188,7 @@ impl World {
     /// Everything on the node is gone at once.
     pub(crate) fn kill(&mut self, n: usize) {
         self.nodes[n] = None;
+        self.guards[n] = None;
         self.volumes[n] = Volume::Idle;
         self.addresses.remove(&n);
         self.volume_cut(n);

@@ -111,8 +111,10 @@ impl Direct<'_> {
         {
             saved.modules.insert(MODULE, record);
         }
-        if machine.os.app == App::Orphan {
-            saved.running.insert(MODULE);
+        if machine.os.app == App::Orphan
+            && let Some(until) = machine.os.guard
+        {
+            saved.running.insert(MODULE, machine.clock.local(until));
         }
         let incarnation = Incarnation(secret | 1);
         self.node_input(host, Input::Booted { incarnation, saved });

@@ -61,7 +61,7 @@ impl Mirror {
         if beat.signature != self.settings.signature {
             return ClaimVerdict::RefusedConfiguration;
         }
-        let local = &self.keeper.durable().lineage;
+        let local = &self.lineage();
         let behind =
             local.copy == CopyState::Consistent && beat.lineage.copy != CopyState::Consistent;
         match compare(local, &beat.lineage) {

@@ -24,34 +24,46 @@ impl Mirror {
         &mut self,
         now: Instant,
         start: bool,
-        running: bool,
+        running: Option<Instant>,
         out: &mut Out<Action>,
     ) {
         self.start_after_cleaning = Some(start);
         let record = self.keeper.durable();
         let whole = record.lineage.copy == CopyState::Consistent || !self.settings.shape.replicated;
-        if !(running && record.started && record.was_primary && whole) {
+        let entitled = record.started && record.was_primary && whole;
+        let Some(until) = running.filter(|until| entitled && *until > now) else {
             return self.clean(out);
-        }
+        };
         self.role = State::Alone;
         self.application = true;
         self.address_held = true;
         let by = Actor::Automatic;
         self.notify(EventKind::ActionCalled { action: Verb::Alone, by }, out);
         let reason = "the daemon was restarted while the application ran";
-        self.transition(now, Mode::Resuming { generation: None }, reason, out);
-        self.evaluate_at = Some(now + self.settings.pulse * DISCOVERY_PULSES);
+        // Asking takes time, and the guard must not act in the middle of a resumption.
+        let until = until.before(self.settings.timeout / 16);
+        self.transition(now, Mode::Resuming { generation: None, until }, reason, out);
+        self.evaluate_at = Some((now + self.settings.pulse * DISCOVERY_PULSES).min(until));
+    }
+
+    /// The peer stayed silent, or the time to resume is over.
+    pub(super) fn resume_or_end(&mut self, now: Instant, out: &mut Out<Action>) {
+        match self.mode {
+            Mode::Resuming { until, .. } if now >= until => self.fence(now, out),
+            Mode::Resuming { generation: None, .. } => self.resume(now, out),
+            _ => {}
+        }
     }
 
     /// The peer was heard, or has been silent long enough.
     pub(super) fn resume(&mut self, now: Instant, out: &mut Out<Action>) {
-        let Mode::Resuming { generation: None } = self.mode else { return };
-        self.evaluate_at = None;
+        let Mode::Resuming { generation: None, until } = self.mode else { return };
+        self.evaluate_at = Some(until);
         if self.beat().is_some_and(|b| b.serving) {
             return self.fence(now, out);
         }
         let generation = self.new_generation(Origin::Solo);
-        let mode = Mode::Resuming { generation: Some(generation) };
+        let mode = Mode::Resuming { generation: Some(generation), until };
         self.transition(now, mode, "asking for quorum", out);
         out.push(Action::Quorum(quorum::Input::Unbound));
         let forced = !self.settings.shape.replicated;
@@ -67,6 +79,7 @@ impl Mirror {
         recorded: Option<Generation>,
         out: &mut Out<Action>,
     ) {
+        self.evaluate_at = None;
         let before = self.prepared(epoch, recorded, &mut generation, out);
         self.start_after_cleaning = None;
         self.transition(now, Mode::Promoting, "goes on after a restart of the daemon", out);

@@ -94,7 +94,8 @@ impl Mirror {
     pub(super) fn adopted(&mut self, now: Instant, out: &mut Out<Action>) {
         let Mode::Secondary { data: Data::Adopting } = self.mode else { return };
         self.full_resync = false;
-        self.spoiled = false;
+        self.unfit = false;
+        self.unfit_at = None;
         if self.outdated {
             self.transition(now, Mode::Secondary { data: Data::Detached }, "left behind", out);
             self.follow_at = Some(now + FOLLOW_PERIOD);
@@ -131,6 +132,25 @@ impl Mirror {
             }
             Mode::Joining => self.follow_at = Some(now + FOLLOW_PERIOD),
             _ => {}
+        }
+    }
+
+    /// The disk of this copy failed: what was received may not have reached it, so that it is not
+    /// fit to take over until it has been resynchronised.
+    pub(super) fn copy_failed(&mut self, now: Instant, reason: &str, out: &mut Out<Action>) {
+        self.unfit = true;
+        self.record_unfit(now, out);
+        self.detach(now, reason, out);
+    }
+
+    /// Makes it durable that this copy is not fit to take over; repeated until it is.
+    pub(super) fn record_unfit(&mut self, now: Instant, out: &mut Out<Action>) {
+        self.unfit_at = None;
+        if self.unfit && self.keeper.durable().lineage.copy == CopyState::Consistent {
+            self.unfit_at = Some(now + FOLLOW_PERIOD);
+            if !self.keeper.pending().any(|p| *p == Purpose::Unfit) {
+                self.persist(vec![Change::Outdated], Purpose::Unfit, out);
+            }
         }
     }
 
@@ -189,6 +209,7 @@ impl Mirror {
         let record = self.keeper.durable();
         let usable = self.lineage().copy == CopyState::Consistent
             || crate::mutant::active(crate::mutant::Mutant::OutdatedMayPromote);
+        let usable = usable && !self.outdated;
         let ready = matches!(data, Data::Ready | Data::Detached);
         self.role = State::Second;
         if !(usable && ready) {

@@ -204,7 +204,7 @@ impl Mirror {
                 // A primary that cannot write its record must not go on as if it had.
                 Purpose::Solo(_) => self.fence(now, out),
                 Purpose::Adopt => self.adopted_not(now, out),
-                Purpose::InSync | Purpose::Consent { .. } | Purpose::Note => {}
+                Purpose::InSync | Purpose::Consent { .. } | Purpose::Unfit | Purpose::Note => {}
             }
             return;
         }
@@ -219,7 +219,7 @@ impl Mirror {
             Purpose::InSync => self.in_sync(now, out),
             Purpose::Adopt => self.adopted(now, out),
             Purpose::Solo(generation) => self.went_solo(now, generation, out),
-            Purpose::Note => {}
+            Purpose::Unfit | Purpose::Note => {}
         }
     }
 

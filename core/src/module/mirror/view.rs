@@ -2,7 +2,7 @@
 
 use super::{Data, Link, Mirror, Mode};
 use crate::{
-    replication::generation::CopyState,
+    replication::generation::{CopyState, Lineage},
     status::{ModuleStatus, PeerStatus, Phase, State, WaitReason},
     time::Instant,
     wire::message::ModuleBeat,
@@ -42,6 +42,15 @@ impl Mirror {
             Mode::Stopping => self.application || self.address_held,
             _ => false,
         }
+    }
+
+    /// History of this copy, and what is known of it beyond the durable record.
+    pub(super) fn lineage(&self) -> Lineage {
+        let mut lineage = self.keeper.durable().lineage.clone();
+        if self.unfit && lineage.copy == CopyState::Consistent {
+            lineage.copy = CopyState::Outdated;
+        }
+        lineage
     }
 
     /// What the peer must know. `wanting`: the right to run is being asked for.

@@ -18,7 +18,8 @@ use crate::{
 
 impl Mirror {
     fn decision(&self, now: Instant) -> Decision {
-        let (record, lineage) = (self.keeper.durable(), self.lineage());
+        let record = self.keeper.durable();
+        let lineage = self.lineage();
         decide(&View {
             node: self.settings.node,
             peer: self.settings.peer,
@@ -98,7 +99,7 @@ impl Mirror {
         recorded: Option<Generation>,
         out: &mut Out<Action>,
     ) {
-        if let Mode::Resuming { generation: Some(generation) } = self.mode {
+        if let Mode::Resuming { generation: Some(generation), .. } = self.mode {
             return self.resumed(now, epoch, generation, recorded, out);
         }
         let Mode::Acquiring { from, mut generation, by } = self.mode.clone() else {
@@ -210,7 +211,7 @@ impl Mirror {
         self.refused = None;
         self.failover_off = false;
         self.outdated = false;
-        self.spoiled = false;
+        self.unfit = false;
         self.yield_until = Instant::ZERO;
         self.role = State::Alone;
         self.admit_at = now;
