@@ -277,6 +277,8 @@ impl Connection {
                 }
             };
             match read {
+                // The last words count: the end is reported by the next call.
+                Ok(0) | Err(_) if self.input.len() > before => break,
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
