@@ -11,6 +11,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     os::fd::BorrowedFd,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -87,6 +88,7 @@ enum Pending {
 /// What helper and ring report.
 pub(super) enum Report {
     Synced(bool),
+    WrittenBack(OpId, SourceOrder),
     Copy(copying::Report),
 }
 
@@ -97,6 +99,7 @@ pub(super) struct SourceSide {
     table: MarkTable,
     places: Places,
     sessions: Vec<Session>,
+    directories: Vec<PathBuf>,
     intake: Intake,
     pending: HashMap<Ticket, Pending>,
     free: Vec<Ticket>,
@@ -141,6 +144,7 @@ impl SourceSide {
                     table,
                     places,
                     sessions,
+                    directories: rfs.directories.iter().map(|dir| dir.dir.clone()).collect(),
                     intake: Intake::default(),
                     pending: HashMap::new(),
                     free: Vec::new(),
@@ -194,7 +198,8 @@ impl SourceSide {
     /// Takes an order of the control loop; its end is in `finished`.
     pub(super) fn order(&mut self, op: OpId, order: SourceOrder) {
         if matches!(order, SourceOrder::Close { .. }) {
-            self.settle_times();
+            self.write_back(op, order);
+            return;
         }
         if matches!(order, SourceOrder::Admit { .. })
             && let Err(error) = self.peer.listen()
@@ -204,6 +209,22 @@ impl SourceSide {
         }
         self.input(SourceInput::Order { op, order });
         self.run();
+    }
+
+    /// Before an end: has the kernel hand over what it holds back, while it is still served.
+    fn write_back(&mut self, op: OpId, order: SourceOrder) {
+        let directories = self.directories.clone();
+        self.syncer.run(move |results| {
+            for directory in directories {
+                let written = super::place::open_root(&directory)
+                    .and_then(|mount| rustix::fs::syncfs(mount).map_err(io::Error::from));
+                if let Err(error) = written {
+                    tracing::warn!(directory = %directory.display(), %error, "not written back");
+                }
+            }
+            // The loop may have ended.
+            let _ = results.send(Report::WrittenBack(op, order));
+        });
     }
 
     /// Ends: unmounts, and gives the marks back.
@@ -497,6 +518,10 @@ impl SourceSide {
             let report = self.syncer.result().or_else(|| self.copying.report().map(Report::Copy));
             match report {
                 Some(Report::Synced(ok)) => self.input(SourceInput::Synced { ok }),
+                Some(Report::WrittenBack(op, order)) => {
+                    self.settle_times();
+                    self.input(SourceInput::Order { op, order });
+                }
                 Some(Report::Copy(report)) => self.copied(report),
                 None => return active,
             }

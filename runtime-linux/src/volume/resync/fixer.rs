@@ -181,9 +181,7 @@ impl Fixer {
         content: bool,
         want: &mut dyn FnMut(Want),
     ) -> io::Result<()> {
-        if self.fit_identity(places, place, entry)? {
-            return Ok(());
-        }
+        self.fit_identity(places, place, entry)?;
         let (dir, name) = places.parent(place)?;
         let own = match entry_at(dir.as_fd(), name, false) {
             Err(error) if is_absent(&error) => None,
@@ -210,6 +208,8 @@ impl Fixer {
             }
             match same_small {
                 Some(true) => return set_entry_attributes(dir.as_fd(), name, entry, &own),
+                // Other names of the file may not be compared: it must stay the same file.
+                Some(false) if is_shared(&own.kind) => want(Want::Comparison),
                 Some(false) => want(Want::Content),
                 None => want(Want::Comparison),
             }
@@ -221,38 +221,39 @@ impl Fixer {
         set_entry_attributes(dir.as_fd(), name, entry, &own)
     }
 
-    /// Joins the names of one file. Says whether the entry is done thereby.
+    /// Joins the names of one file; what the file is like is compared under each name, because it
+    /// may have changed since it was met under another.
     fn fit_identity(
         &mut self,
         places: &mut Places,
         place: &Location,
         entry: &Entry,
-    ) -> io::Result<bool> {
-        let Kind::File { identity: Some(identity), .. } = entry.kind else { return Ok(false) };
+    ) -> io::Result<()> {
+        let Kind::File { identity: Some(identity), .. } = entry.kind else { return Ok(()) };
         let known = match self.identities.get(&identity) {
             Some(known) if known != place => known.clone(),
-            Some(_) => return Ok(false),
+            Some(_) => return Ok(()),
             None => {
                 if self.identities.len() < IDENTITIES_MAX {
                     self.identities.insert(identity, place.clone());
                 }
-                return Ok(false);
+                return Ok(());
             }
         };
         let Some((_, first)) = open_file(places, &known)? else {
             self.identities.insert(identity, place.clone());
-            return Ok(false);
+            return Ok(());
         };
         let (dir, name) = places.parent(place)?;
         let here = rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW);
         if here.is_ok_and(|here| (here.st_dev, here.st_ino) == (first.st_dev, first.st_ino)) {
-            return Ok(true);
+            return Ok(());
         }
         self.remove(places, place)?;
         let (from_dir, from_name) = places.parent(&known)?;
         let (dir, name) = places.parent(place)?;
         rustix::fs::linkat(&*from_dir, from_name, &*dir, name, AtFlags::empty())?;
-        Ok(true)
+        Ok(())
     }
 
     fn remove(&mut self, places: &mut Places, place: &Location) -> io::Result<()> {
@@ -343,6 +344,11 @@ fn can_stay(own: &Kind, other: &Kind) -> bool {
         (Kind::File { .. }, Kind::File { .. }) => true,
         (own, other) => own == other,
     }
+}
+
+/// Whether a file has several names.
+const fn is_shared(kind: &Kind) -> bool {
+    matches!(kind, Kind::File { identity: Some(_), .. })
 }
 
 /// Makes an entry that is not there.
