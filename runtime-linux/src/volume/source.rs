@@ -22,7 +22,7 @@ use havre_core::{
     replication::{
         generation::Generation,
         intent::Intent,
-        record::{Change as Record, FileId},
+        record::{Change as Record, FileId, FileTime},
         source::{
             Applied as Ended, Change, ChangeKind, Source, SourceAction, SourceConfig, SourceInput,
             SourceOrder, TICKETS_MAX, Ticket, Verdict,
@@ -407,11 +407,28 @@ impl SourceSide {
         };
         if ended != Ended::Changed {
             self.shipping.forget(ticket);
+        } else if self.machine.ships() {
+            self.note_time(ticket, root, &applied);
         }
         self.pending.insert(ticket, Pending::Done(root, applied));
         self.input(SourceInput::Applied { ticket, applied: ended });
         if ended == Ended::Unsure {
             self.lose_peer("an operation failed halfway");
+        }
+    }
+
+    fn note_time(&mut self, ticket: Ticket, root: u8, applied: &Applied) {
+        let sets = |change: &Record| matches!(change, Record::SetTimes { .. });
+        let Some(file) = applied.operation().file() else { return };
+        if applied.changes().iter().any(sets) {
+            return;
+        }
+        let files = self.sessions[usize::from(root)].files();
+        let stat = files.descriptor(file.id).and_then(|open| rustix::fs::fstat(open).ok());
+        if let Some(stat) = stat {
+            let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+            let modified = FileTime { seconds: stat.st_mtime, nanoseconds };
+            self.shipping.after(ticket, root, file.id, modified);
         }
     }
 

@@ -480,7 +480,8 @@ impl Dirty {
                     self.everything |= self.files.len() > FLUSHED_FEW;
                 }
             }
-            Change::Open { .. } | Change::Sync { .. } => {}
+            // A time alone is worth no sync of everything: it follows with the next one.
+            Change::Open { .. } | Change::Sync { .. } | Change::SetTimes { .. } => {}
             // A file closed before its flush cannot be flushed by itself any more.
             Change::Close { id } => self.everything |= self.files.contains(id),
             _ => self.everything = true,

@@ -7,7 +7,7 @@ use havre_core::{
     ids::Seq,
     replication::{
         intent::MarkId,
-        record::{Change as Record, FileId},
+        record::{Change as Record, FileId, FileTime, Target},
         source::Ticket,
         stream::{Element, ItemKey, StreamMessage as _, ToTarget},
     },
@@ -35,6 +35,8 @@ pub(super) struct Shipping {
 #[derive(Debug, Default)]
 struct Prefix {
     opens: Vec<Record>,
+    /// Follows the change.
+    times: Option<Record>,
     /// Loses its last name by this change.
     orphan: Option<FileId>,
     /// The change names a file that the target cannot have.
@@ -75,6 +77,14 @@ impl Shipping {
         if !prefix.opens.is_empty() || prefix.orphan.is_some() || prefix.impossible {
             self.prefixes.insert(ticket, prefix);
         }
+    }
+
+    /// Notes, after an operation was applied, which modification time the file has got by it: the
+    /// kernel tells only of those that it keeps itself.
+    pub(super) fn after(&mut self, ticket: Ticket, root: u8, id: FileId, modified: FileTime) {
+        let target = Target::Id(global(root, id));
+        let times = Record::SetTimes { target, accessed: None, modified: Some(modified) };
+        self.prefixes.entry(ticket).or_default().times = Some(times);
     }
 
     /// The operation changed nothing.
@@ -173,6 +183,9 @@ impl Shipping {
                 }
             }
             change.encode(&mut bytes);
+        }
+        if let Some(times) = &prefix.times {
+            times.encode(&mut bytes);
         }
         if let Some(orphan) = prefix.orphan {
             self.bound.keep(orphan);
