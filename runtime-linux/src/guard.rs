@@ -51,7 +51,8 @@ pub type Deadlines = BTreeMap<ModuleId, Instant>;
 pub struct GuardFile {
     file: File,
     owner: u64,
-    written: Deadlines,
+    /// `None`: nothing yet, so that the file still says what an earlier run wrote.
+    written: Option<Deadlines>,
 }
 
 impl GuardFile {
@@ -64,7 +65,7 @@ impl GuardFile {
     pub fn create(state_dir: &Path, owner: u64) -> io::Result<Self> {
         let path = path_in(state_dir);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        Ok(Self { file, owner, written: Deadlines::new() })
+        Ok(Self { file, owner, written: None })
     }
 
     /// Says until when each module may serve; a module that is not named serves nothing.
@@ -72,19 +73,22 @@ impl GuardFile {
     /// # Errors
     /// The file cannot be written. What it said before stands, so the guard errs on the safe side.
     pub fn publish(&mut self, deadlines: &Deadlines) -> io::Result<()> {
-        let same = deadlines.len() == self.written.len()
-            && deadlines.iter().all(|(module, until)| {
-                self.written
-                    .get(module)
-                    .is_some_and(|written| written <= until && until.since(*written) < STEP)
-            });
-        if same {
+        if self.written.as_ref().is_some_and(|written| is_close(written, deadlines)) {
             return Ok(());
         }
         self.file.write_all_at(&encode(self.owner, deadlines), 0)?;
-        self.written.clone_from(deadlines);
+        self.written = Some(deadlines.clone());
         Ok(())
     }
+}
+
+/// Whether what was written may stand for what is to be: never later, and earlier by a step.
+fn is_close(written: &Deadlines, deadlines: &Deadlines) -> bool {
+    written.len() == deadlines.len()
+        && deadlines.iter().all(|(module, until)| {
+            let written = written.get(module);
+            written.is_some_and(|written| written <= until && until.since(*written) < STEP)
+        })
 }
 
 fn path_in(state_dir: &Path) -> PathBuf {
@@ -204,14 +208,16 @@ pub fn run(state_dir: &Path, owner: u64, modules: &BTreeMap<ModuleId, Guarded>) 
     loop {
         let gone = DAEMON_GONE.load(Ordering::Acquire);
         if let Some((writer, deadlines)) = read(&file) {
-            if writer != owner && gone {
-                // A later run has its own guard.
-                return Ok(());
+            if writer != owner {
+                // A later run has its own guard; an earlier one has left what it guards itself.
+                if gone {
+                    return Ok(());
+                }
+                std::thread::sleep(LOOK);
+                continue;
             }
             let now = clock::now();
-            if writer == owner {
-                expire(now, &deadlines, &mut ended, modules);
-            }
+            expire(now, &deadlines, &mut ended, modules);
             if gone && deadlines.keys().all(|module| ended.contains_key(module)) {
                 return Ok(());
             }
@@ -307,6 +313,18 @@ mod tests {
         assert_eq!(read(&file), Some((7, deadlines(&[(1, 500)]))));
         writer.publish(&deadlines(&[(1, 499)])).expect("writes");
         assert_eq!(read(&file), Some((7, deadlines(&[(1, 499)]))));
+    }
+
+    #[test]
+    fn a_run_that_serves_nothing_replaces_what_an_earlier_one_left() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut earlier = GuardFile::create(directory.path(), 7).expect("creates");
+        earlier.publish(&deadlines(&[(1, 500)])).expect("writes");
+        let mut later = GuardFile::create(directory.path(), 8).expect("opens");
+        let file = File::open(path_in(directory.path())).expect("opens");
+        assert_eq!(read(&file), Some((7, deadlines(&[(1, 500)]))));
+        later.publish(&Deadlines::new()).expect("writes");
+        assert_eq!(read(&file), Some((8, Deadlines::new())));
     }
 
     #[test]

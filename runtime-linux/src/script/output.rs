@@ -107,8 +107,10 @@ impl Output {
         let both = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut pipes = self.shared.lock();
         if !pipes.by_script.contains_key(script) {
-            let options = libc::O_NONBLOCK;
-            let read = OpenOptions::new().read(true).custom_flags(options).open(&path)?;
+            // Open for writing too: a pipe whose last writer has gone would be ready for ever.
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+            let read = options.open(&path)?;
             let pipe = Pipe { read, partial: Vec::new(), limiter: Limiter::new(Instant::now()) };
             pipes.by_script.insert(script.to_owned(), pipe);
             self.shared.waker.wake();
@@ -182,10 +184,10 @@ impl Pipe {
         let mut bytes = 0;
         while bytes < DRAIN_BYTES_MAX {
             let length = match self.read.read(&mut buffer) {
-                // No writer is left, or nothing is there now.
                 Ok(0) => break,
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Nothing is there now.
                 Err(_) => break,
             };
             bytes += length;
@@ -271,6 +273,23 @@ mod tests {
         limiter.pass(start + Duration::from_secs(1), "y", &mut |line| lines.push(line.to_owned()));
         let told = format!("... {} lines left out: too many at once", 2_000 - LINES_BURST);
         assert_eq!(lines[LINES_BURST as usize..], [told, "y".to_owned()]);
+    }
+
+    #[test]
+    fn a_pipe_whose_last_writer_has_gone_is_not_ready_for_ever() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let sink = Sink::new(|_, _| {});
+        let output = Output::start(directory.path(), sink).expect("starts");
+        let mut writer = output.open("start_prim").expect("opens");
+        std::io::Write::write_all(&mut writer, b"the end\n").expect("written");
+        drop(writer);
+        output.drain();
+        let pipes = output.shared.lock();
+        let end = &pipes.by_script.get("start_prim").expect("it was opened").read;
+        let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&none));
+        assert_eq!(ready, Ok(0), "the reader would never sleep again");
+        drop(pipes);
     }
 
     #[test]
