@@ -16,7 +16,7 @@ use havre_core::{
         generation::Generation,
         intent::MarkId,
         item::Step,
-        record::{Change, FileId},
+        record::{Change, FileId, Target as Named},
         stream::{
             Element, ItemKey, MARKS_PER_MESSAGE_MAX, StreamMessage as _, ToSource, ToTarget,
             split_frame,
@@ -56,9 +56,17 @@ struct Waiting {
 /// What changed since the last sync.
 #[derive(Debug, Default)]
 struct Dirty {
-    files: Vec<FileId>,
-    /// More than the content of those files.
+    files: Vec<DirtyFile>,
+    /// More than those files: names, or files that cannot be flushed by themselves.
     everything: bool,
+}
+
+/// An open file that changed.
+#[derive(Debug)]
+struct DirtyFile {
+    id: FileId,
+    /// Not its attributes.
+    only_data: bool,
 }
 
 /// A data path that is target.
@@ -309,15 +317,17 @@ impl TargetSide {
         self.connecting = None;
         self.input(TargetInput::Disconnected { reason: reason.to_owned() });
         self.run();
-        // What was received is carried out in its turn all the same.
-        self.apply_due(&[]);
+        assert!(self.due.is_empty(), "what has arrived is carried out before a loss is noticed");
     }
 
     fn flush(&mut self) {
-        let Some(connection) = &mut self.connection else { return };
-        if let Err(error) = connection.flush() {
+        if let Err(error) = self.try_flush() {
             self.lose(&format!("{}: {error}", self.settings.peer));
         }
+    }
+
+    fn try_flush(&mut self) -> std::io::Result<()> {
+        self.connection.as_mut().map_or(Ok(()), Connection::flush)
     }
 
     fn take_peer(&mut self) -> bool {
@@ -363,7 +373,10 @@ impl TargetSide {
         }
         self.input(TargetInput::BatchEnd);
         self.run();
-        self.flush();
+        if let Err(error) = self.try_flush() {
+            // Acted on below, after what has arrived was carried out with its bytes.
+            fault.get_or_insert_with(|| format!("{}: {error}", self.settings.peer));
+        }
         self.apply_due(&input);
         self.input(TargetInput::BatchEnd);
         self.run();
@@ -443,10 +456,10 @@ impl TargetSide {
         let dirty = std::mem::take(&mut self.dirty);
         if !dirty.everything && dirty.files.len() <= FLUSHED_FEW {
             self.flushes_ok = true;
-            for (token, id) in dirty.files.iter().enumerate() {
-                let target = havre_core::replication::record::Target::Id(*id);
-                let Some(file) = self.applier.sync_descriptor(Some(&target)) else { continue };
-                match self.ring.flush(token as u64, file, true) {
+            for (token, dirty) in dirty.files.iter().enumerate() {
+                let named = Named::Id(dirty.id);
+                let Some(file) = self.applier.sync_descriptor(Some(&named)) else { continue };
+                match self.ring.flush(token as u64, file, dirty.only_data) {
                     Ok(()) => self.flushes += 1,
                     Err(_) => self.flushes_ok = false,
                 }
@@ -474,20 +487,32 @@ impl TargetSide {
 impl Dirty {
     fn note(&mut self, change: &Change) {
         match change {
-            Change::Write { id, .. } => {
-                if !self.files.contains(id) {
-                    self.files.push(*id);
-                    self.everything |= self.files.len() > FLUSHED_FEW;
-                }
-            }
+            Change::Write { id, .. } => self.note_file(*id, true),
+            Change::CopyRange { to, .. } => self.note_file(*to, true),
+            Change::Truncate { id, .. }
+            | Change::Allocate { id, .. }
+            | Change::SetMode { target: Named::Id(id), .. }
+            | Change::SetOwner { target: Named::Id(id), .. }
+            | Change::SetXattr { target: Named::Id(id), .. }
+            | Change::RemoveXattr { target: Named::Id(id), .. } => self.note_file(*id, false),
             // A time alone is worth no sync of everything: it follows with the next one.
             Change::Open { .. } | Change::Sync { .. } | Change::SetTimes { .. } => {}
             // A file closed before its flush cannot be flushed by itself any more.
-            Change::Close { id } => self.everything |= self.files.contains(id),
+            Change::Close { id } => self.everything |= self.files.iter().any(|f| f.id == *id),
             _ => self.everything = true,
         }
         if self.everything {
             self.files.clear();
+        }
+    }
+
+    fn note_file(&mut self, id: FileId, only_data: bool) {
+        match self.files.iter_mut().find(|file| file.id == id) {
+            Some(file) => file.only_data &= only_data,
+            None => {
+                self.files.push(DirtyFile { id, only_data });
+                self.everything |= self.files.len() > FLUSHED_FEW;
+            }
         }
     }
 }
@@ -495,4 +520,37 @@ impl Dirty {
 /// Whether the directory can be used at all.
 pub(super) fn check(directory: &Path) -> Result<(), String> {
     open_root(directory).map(drop).map_err(|error| format!("{}: {error}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use havre_core::replication::record::Location;
+
+    use super::*;
+
+    fn after(changes: &[Change]) -> Dirty {
+        let mut dirty = Dirty::default();
+        changes.iter().for_each(|change| dirty.note(change));
+        dirty
+    }
+
+    #[test]
+    fn changes_of_an_open_file_flush_that_file_alone() {
+        let id = FileId(7);
+        let write = Change::Write { id, offset: 0, len: 4 };
+        let dirty = after(&[write.clone(), write.clone()]);
+        assert!(!dirty.everything && dirty.files.len() == 1 && dirty.files[0].only_data);
+        let dirty = after(&[write, Change::SetMode { target: Named::Id(id), mode: 0o600 }]);
+        assert!(!dirty.everything && dirty.files.len() == 1 && !dirty.files[0].only_data);
+    }
+
+    #[test]
+    fn names_and_files_that_are_not_open_make_everything_dirty() {
+        let place = Location { root: 0, path: b"a".to_vec() };
+        let named = Change::SetMode { target: Named::Path(place.clone()), mode: 0o600 };
+        assert!(after(&[named]).everything);
+        assert!(after(&[Change::Unlink { location: place }]).everything);
+        let write = Change::Write { id: FileId(7), offset: 0, len: 4 };
+        assert!(after(&[write, Change::Close { id: FileId(7) }]).everything);
+    }
 }
