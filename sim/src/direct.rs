@@ -27,6 +27,7 @@ mod conditions;
 mod control;
 mod datapath;
 mod event;
+pub(crate) mod hosted;
 mod machine;
 mod node;
 mod os;
@@ -63,6 +64,8 @@ struct Direct<'p> {
     control: Control,
     timeline: Vec<(SimTime, Fact)>,
     ended: bool,
+    /// Present if the daemons run in the other engine.
+    hosting: Option<hosted::Hosting>,
 }
 
 /// Performs `plan` with the weather of `seed`.
@@ -97,6 +100,7 @@ impl<'p> Direct<'p> {
             control: Control::new(plan),
             timeline: Vec::new(),
             ended: false,
+            hosting: None,
         }
     }
 
@@ -217,6 +221,7 @@ impl<'p> Direct<'p> {
             Work::VolumeNews(news) => self.volume_news(host, news),
             Work::Closed { stream } => self.closed(host, stream),
             Work::Order(order) => self.order(host, order),
+            Work::Hosted(inbound) => self.inbound(host, inbound),
         }
     }
 
@@ -271,6 +276,9 @@ impl World for Direct<'_> {
 
     fn module(&self, host: HostId) -> Option<ModuleStatus> {
         let machine = &self.machines[host.index()];
+        if self.hosting.is_some() {
+            return self.hosted_status(host)?.modules.into_iter().next();
+        }
         let now = machine.clock.local(self.now);
         machine.node()?.node.status(now).modules.into_iter().next()
     }

@@ -1,5 +1,7 @@
 //! Simulator of Havre: whole clusters on simulated time, networks and disks.
 //!
+//! - [`direct`]: the engine for volume: the core alone, driven event by event.
+//! - [`turmoil`]: the production agent and sockets on simulated hosts, in the same world.
 //! - [`plan`]: what happens in a run, independent of the engine.
 //! - [`net`], [`disk`]: networks and disks that do what real ones do on bad days.
 //! - [`fact`], [`oracle`], [`invariants`]: what was performed, and whether it was right.
@@ -17,9 +19,11 @@ pub mod ledger;
 pub mod net;
 pub mod oracle;
 pub mod plan;
+mod port;
 pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod shrink;
 pub mod time;
+pub mod turmoil;
 pub mod volume;

@@ -26,8 +26,9 @@ use crate::{
         Direct, MODULE,
         clock::Clock,
         event::Event,
+        hosted::Change,
         is_witness,
-        machine::{Daemon, NodeDaemon, WitnessDaemon, node_of},
+        machine::{Daemon, Machine, NodeDaemon, WitnessDaemon, node_of},
         node::record_name,
         os::App,
         store::Store,
@@ -60,6 +61,9 @@ impl Direct<'_> {
         let run = u64::from(machine.run);
         let secret = Chance::new(seed, Purpose::Node, u64::from(host.0)).bits(run);
         self.fact(Fact::Started(host));
+        if self.hosting.is_some() {
+            return self.hosted_starts(host, secret);
+        }
         let machine = &mut self.machines[host.index()];
         if is_witness(host) {
             let saved = machine
@@ -75,18 +79,7 @@ impl Direct<'_> {
             }));
             return;
         }
-        let config = node_config(&self.plan.setup, host);
-        let rfs = config.modules[&MODULE].config.rfs.clone().expect("the module replicates");
-        let signature = config.modules[&MODULE].signature;
-        let load = self.plan.setup.load;
-        let volume = VolumeConfig {
-            module: MODULE,
-            signature,
-            rfs,
-            regions: load.blocks.div_ceil(load.region_blocks),
-            region_blocks: load.region_blocks,
-            checkpoint_period: CHECKPOINT,
-        };
+        let (config, volume) = daemon_config(&self.plan.setup, host);
         let volume = SimVolume::new(volume, Rng::new(secret ^ 1));
         machine.daemon = Daemon::Node(Box::new(NodeDaemon {
             node: Node::new(config, Rng::new(secret)),
@@ -105,17 +98,7 @@ impl Direct<'_> {
             connecting: None,
             attempts: 0,
         }));
-        let mut saved = SavedState::default();
-        if let Some(bytes) = machine.disk.peek_file(&record_name(MODULE))
-            && let Ok(record) = serde_json::from_slice(bytes)
-        {
-            saved.modules.insert(MODULE, record);
-        }
-        if machine.os.app == App::Orphan
-            && let Some(until) = machine.os.guard
-        {
-            saved.running.insert(MODULE, machine.clock.local(until));
-        }
+        let saved = saved_state(machine);
         let incarnation = Incarnation(secret | 1);
         self.node_input(host, Input::Booted { incarnation, saved });
     }
@@ -134,6 +117,7 @@ impl Direct<'_> {
         if !is_witness(host) {
             self.os_loses_daemon(host);
         }
+        self.hosted_changes(host, Change::Dies);
         // The kernel closes what the process had open: the other end is told.
         for stream in self.streams.of(host) {
             self.close_stream(host, stream, true);
@@ -154,6 +138,7 @@ impl Direct<'_> {
         machine.daemon = Daemon::Off;
         machine.os = super::os::Os { faults_hit: machine.os.faults_hit, ..Default::default() };
         let cut = machine.disk.power_cut();
+        self.hosted_changes(host, Change::PowerFails);
         self.streams.falls_silent(host);
         for stream in self.streams.of(host) {
             self.close_stream(host, stream, false);
@@ -212,6 +197,37 @@ impl Direct<'_> {
             self.at(self.now.plus_micros(20 + index as u64 * 3), event);
         }
     }
+}
+
+/// The configuration of a node and of its data path.
+pub(super) fn daemon_config(setup: &Setup, host: HostId) -> (NodeConfig, VolumeConfig) {
+    let config = node_config(setup, host);
+    let rfs = config.modules[&MODULE].config.rfs.clone().expect("the module replicates");
+    let volume = VolumeConfig {
+        module: MODULE,
+        signature: config.modules[&MODULE].signature,
+        rfs,
+        regions: setup.load.blocks.div_ceil(setup.load.region_blocks),
+        region_blocks: setup.load.region_blocks,
+        checkpoint_period: CHECKPOINT,
+    };
+    (config, volume)
+}
+
+/// What a machine holds for a daemon that starts.
+pub(super) fn saved_state(machine: &Machine) -> SavedState {
+    let mut saved = SavedState::default();
+    if let Some(bytes) = machine.disk.peek_file(&record_name(MODULE))
+        && let Ok(record) = serde_json::from_slice(bytes)
+    {
+        saved.modules.insert(MODULE, record);
+    }
+    if machine.os.app == App::Orphan
+        && let Some(until) = machine.os.guard
+    {
+        saved.running.insert(MODULE, machine.clock.local(until));
+    }
+    saved
 }
 
 fn node_config(setup: &Setup, host: HostId) -> NodeConfig {

@@ -92,7 +92,7 @@ impl Direct<'_> {
         let client = self.net.is_open(0, HostId::C, host) && self.net.is_open(0, host, HostId::C);
         machine.is_live()
             && machine.os.app == App::Runs
-            && matches!(machine.daemon, Daemon::Node(_))
+            && matches!(machine.daemon, Daemon::Node(_) | Daemon::Hosted(_))
             && (by_itself || (machine.os.address && client))
     }
 

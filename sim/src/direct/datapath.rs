@@ -47,6 +47,7 @@ impl Direct<'_> {
     }
 
     pub(super) fn volume_input(&mut self, host: HostId, input: VolumeInput) {
+        let Some(input) = self.hosted_volume(host, input) else { return };
         let now = self.now;
         let machine = &mut self.machines[host.index()];
         let local = machine.clock.local(now);
@@ -58,6 +59,9 @@ impl Direct<'_> {
 
     /// The data path's deadline may have come.
     pub(super) fn wake_volume(&mut self, host: HostId) {
+        if self.hosted_wakes(host, 1) {
+            return;
+        }
         let now = self.now;
         let machine = &mut self.machines[host.index()];
         let local = machine.clock.local(now);

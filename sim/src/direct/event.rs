@@ -9,6 +9,7 @@ use havre_core::{
 };
 
 use crate::{
+    direct::hosted::Inbound,
     disk::Ticket,
     net::{HostId, stream::StreamId},
     time::SimTime,
@@ -54,6 +55,8 @@ pub(super) enum Work {
     Closed { stream: StreamId },
     /// An administrator gives an order.
     Order(ModuleOrder),
+    /// Something for a daemon that runs in the other engine.
+    Hosted(Inbound),
 }
 
 /// What happens.

@@ -13,7 +13,7 @@ use havre_core::{
 
 use crate::{
     chance::{Chance, Purpose},
-    direct::{clock::Clock, event::Work, os::Os, store::Store},
+    direct::{clock::Clock, event::Work, hosted::HostedDaemon, os::Os, store::Store},
     disk::{DiskTiming, SimDisk, Ticket},
     net::{HostId, stream::StreamId},
     time::SimTime,
@@ -51,6 +51,8 @@ pub(super) enum Daemon {
     Node(Box<NodeDaemon>),
     /// The witness's.
     Witness(Box<WitnessDaemon>),
+    /// One that runs in the other engine.
+    Hosted(Box<HostedDaemon>),
 }
 
 /// A data node's process.

@@ -28,6 +28,9 @@ pub(super) fn record_name(module: ModuleId) -> String {
 impl Direct<'_> {
     /// A fact for a node.
     pub(super) fn node_input(&mut self, host: HostId, input: Input) {
+        if self.hosted_input(host, &input) {
+            return;
+        }
         let now = self.now;
         let machine = &mut self.machines[host.index()];
         let local = machine.clock.local(now);
@@ -39,6 +42,9 @@ impl Direct<'_> {
 
     /// The node's deadline may have come.
     pub(super) fn wake(&mut self, host: HostId) {
+        if self.hosted_wakes(host, 0) {
+            return;
+        }
         if is_witness(host) {
             return self.wake_witness(host);
         }
@@ -173,11 +179,15 @@ impl Direct<'_> {
 
     /// A disk operation is ready.
     pub(super) fn disk_ready(&mut self, host: HostId, ticket: Ticket) {
-        if is_witness(host) {
+        if is_witness(host) && self.hosting.is_none() {
             return self.witness_disk_ready(host, ticket);
         }
         let machine = &mut self.machines[host.index()];
         let Some(done) = machine.disk.complete(ticket) else { return };
+        if self.hosting.is_some() {
+            return self.hosted_disk_ready(host, ticket, done);
+        }
+        let machine = &mut self.machines[host.index()];
         let Some(daemon) = machine.node_mut() else { return };
         if daemon.store.owns(ticket) {
             self.record_step(host, &done);
@@ -219,7 +229,7 @@ impl Direct<'_> {
         self.node_input(host, Input::Completed { op, outcome });
     }
 
-    fn ping(&mut self, host: HostId, op: OpId, limit_us: u64) {
+    pub(super) fn ping(&mut self, host: HostId, op: OpId, limit_us: u64) {
         let there = self.net.send(self.now, 0, host, HostId::R)[0];
         let back = there.and_then(|at| self.net.send(at, 0, HostId::R, host)[0]);
         let (micros, reached) = match back {
@@ -235,6 +245,9 @@ impl Direct<'_> {
 
     /// An administrator gives an order.
     pub(super) fn order(&mut self, host: HostId, order: ModuleOrder) {
+        if self.hosted_order(host, order) {
+            return;
+        }
         let Some(daemon) = self.machines[host.index()].node_mut() else { return };
         daemon.requests += 1;
         let request = RequestId(daemon.requests);
