@@ -8,13 +8,18 @@ use crate::{
     expect::{Property, Sometimes},
     oracle::Violation,
     plan::Plan,
-    run::{Report, RunOptions},
+    run::{Engine, Report, RunOptions},
     scenario::Scenario,
+    turmoil,
 };
 
 /// Performs one run; a panic of the code under test is a violation like any other.
-pub fn perform(plan: &Plan, seed: u64, options: RunOptions) -> Report {
-    let outcome = catch_unwind(AssertUnwindSafe(|| direct::run(plan, seed, options)));
+pub fn perform(engine: Engine, plan: &Plan, seed: u64, options: RunOptions) -> Report {
+    let run = match engine {
+        Engine::Direct => direct::run,
+        Engine::Turmoil => turmoil::run,
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(plan, seed, options)));
     outcome.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
@@ -49,14 +54,14 @@ pub fn sub_seed(base: u64, number: u32) -> u64 {
 }
 
 /// Runs a scenario with `runs` sub-seeds.
-pub fn run_scenario(scenario: &Scenario, base: u64, runs: u32) -> Verdict {
+pub fn run_scenario(engine: Engine, scenario: &Scenario, base: u64, runs: u32) -> Verdict {
     let plan = &scenario.plan;
     let mut seen: Vec<Sometimes> = Vec::new();
     let mut violated: Vec<Property> = Vec::new();
     let mut idle: Option<Vec<usize>> = None;
     for number in 0..runs {
         let seed = sub_seed(base, number);
-        let report = perform(plan, seed, RunOptions::default());
+        let report = perform(engine, plan, seed, RunOptions::default());
         let wrong = report.violations.iter().find(|v| !plan.expect.violated.contains(&v.property));
         if let Some(violation) = wrong {
             return Verdict::Violated { seed, violation: violation.clone() };

@@ -9,14 +9,14 @@ use std::{
     time::Instant,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use havre_sim::{
     expect::Property,
     faults,
     fuzz::{self, Verdict},
     plan::Plan,
     report,
-    run::{Report, RunOptions},
+    run::{Engine, Report, RunOptions},
     scenario::{self, Scenario},
     shrink,
 };
@@ -33,12 +33,6 @@ const INTERNAL: u8 = 5;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
-enum Engine {
-    /// Discrete events, drives the core alone.
-    Direct,
 }
 
 #[derive(Subcommand)]
@@ -102,6 +96,9 @@ enum Command {
         /// The seed.
         #[arg(long)]
         seed: u64,
+        /// The engine.
+        #[arg(long, value_enum, default_value = "direct")]
+        engine: Engine,
         /// Runs to spend.
         #[arg(long, default_value_t = 2_000)]
         runs: u32,
@@ -134,22 +131,30 @@ fn main() -> ExitCode {
 
 fn perform(command: Command) -> u8 {
     match command {
-        Command::Run { paths, engine: Engine::Direct, runs, seed } => run(&paths, runs, seed),
-        Command::Fuzz { seeds, budget, first_seed, engine: Engine::Direct, keep_going, export } => {
+        Command::Run { paths, engine, runs, seed } => run(engine, &paths, runs, seed),
+        Command::Fuzz { seeds, budget, first_seed, engine, keep_going, export } => {
             let budget = match budget.as_deref().map(scenario::parse_span).transpose() {
                 Ok(budget) => budget,
                 Err(message) => return usage(&message),
             };
-            let limits = Limits { seeds, budget, first: first_seed, keep_going };
+            let limits = Limits { engine, seeds, budget, first: first_seed, keep_going };
             fuzz_seeds(&limits, &export)
         }
-        Command::Replay { seed, scenario, engine: Engine::Direct, jsonl, all } => {
-            replay(seed, scenario.as_deref(), jsonl, all)
+        Command::Replay { seed, scenario, engine, jsonl, all } => {
+            replay(engine, seed, scenario.as_deref(), jsonl, all)
         }
-        Command::Shrink { seed, runs } => shrink_seed(seed, runs),
+        Command::Shrink { seed, engine, runs } => shrink_seed(engine, seed, runs),
         Command::Explain { seed } => {
             let plan = faults::plan(seed);
-            print!("{}", scenario::export(&plan, "The fault plan of one seed.", 20, &origin(seed)));
+            print!(
+                "{}",
+                scenario::export(
+                    &plan,
+                    "The fault plan of one seed.",
+                    20,
+                    &origin(Engine::Direct, seed)
+                )
+            );
             0
         }
     }
@@ -160,10 +165,10 @@ fn usage(message: &str) -> u8 {
     USAGE
 }
 
-fn origin(seed: u64) -> Vec<(&'static str, String)> {
+fn origin(engine: Engine, seed: u64) -> Vec<(&'static str, String)> {
     vec![
         ("seed", seed.to_string()),
-        ("engine", "direct".to_owned()),
+        ("engine", engine.name().to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ]
 }
@@ -190,7 +195,7 @@ fn read_scenario(path: &Path) -> Result<Scenario, String> {
     Scenario::parse(&name, &source).map_err(|error| error.to_string())
 }
 
-fn run(paths: &[PathBuf], runs: Option<u32>, base: u64) -> u8 {
+fn run(engine: Engine, paths: &[PathBuf], runs: Option<u32>, base: u64) -> u8 {
     let mut files = Vec::new();
     for path in paths {
         if let Err(error) = scenario_files(path, &mut files) {
@@ -200,36 +205,46 @@ fn run(paths: &[PathBuf], runs: Option<u32>, base: u64) -> u8 {
     if files.is_empty() {
         return usage("no scenario files");
     }
-    println!("seed={base} engine=direct -> havre-sim run --seed {base} PATH");
+    let name = engine.name();
+    let repeat =
+        format!("seed={base} engine={name} -> havre-sim run --engine {name} --seed {base}");
+    println!("{repeat} PATH");
     let mut worst = 0;
     for file in &files {
         let scenario = match read_scenario(file) {
             Ok(scenario) => scenario,
             Err(message) => return usage(&message),
         };
-        let runs = runs.unwrap_or(scenario.runs);
+        let mut count = runs.unwrap_or_else(|| engine.runs_first(scenario.runs));
         let began = Instant::now();
-        let verdict = fuzz::run_scenario(&scenario, base, runs);
+        let mut verdict = fuzz::run_scenario(engine, &scenario, base, count);
+        if matches!(verdict, Verdict::Inconclusive(_)) && count < runs.unwrap_or(scenario.runs) {
+            count = scenario.runs;
+            verdict = fuzz::run_scenario(engine, &scenario, base, count);
+        }
         let took = began.elapsed().as_millis();
         let file = file.display();
         match verdict {
-            Verdict::Passed => println!("pass          {file} ({runs} runs, {took} ms)"),
+            Verdict::Passed => println!("pass          {file} ({count} runs, {took} ms)"),
             Verdict::Inconclusive(why) => {
                 println!("inconclusive  {file}: {why}");
                 worst = if worst == VIOLATED { VIOLATED } else { INCONCLUSIVE };
             }
             Verdict::Violated { seed, violation } => {
                 println!("VIOLATED      {file}: {}: {}", violation.property, violation.text);
-                println!("              havre-sim replay --scenario {file} --seed {seed}");
+                println!(
+                    "              havre-sim replay --engine {name} --scenario {file} --seed {seed}"
+                );
                 worst = VIOLATED;
             }
         }
     }
-    println!("seed={base} engine=direct -> havre-sim run --seed {base} PATH");
+    println!("{repeat} PATH");
     worst
 }
 
 struct Limits {
+    engine: Engine,
     seeds: Option<u64>,
     budget: Option<std::time::Duration>,
     first: u64,
@@ -239,13 +254,15 @@ struct Limits {
 fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
     let count = limits.seeds.unwrap_or(if limits.budget.is_some() { u64::MAX } else { 1_000 });
     let first = limits.first;
-    println!("seed={first} engine=direct -> havre-sim fuzz --first-seed {first}");
+    let engine = limits.engine.name();
+    let repeat = format!("havre-sim fuzz --engine {engine} --first-seed {first}");
+    println!("seed={first} engine={engine} -> {repeat}");
     let began = Instant::now();
     let (mut done, mut simulated_s, mut acked, mut failed) = (0_u64, 0_u64, 0_u64, 0_u64);
     let options = RunOptions { stop_at_violation: true, ..RunOptions::default() };
     while done < count && limits.budget.is_none_or(|budget| began.elapsed() < budget) {
         let seed = first + done;
-        let report = fuzz::perform(&faults::plan(seed), seed, options);
+        let report = fuzz::perform(limits.engine, &faults::plan(seed), seed, options);
         done += 1;
         simulated_s += report.ended.as_micros() / 1_000_000;
         acked += report.acked;
@@ -253,7 +270,7 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
         failed += 1;
         println!("seed {seed}: at {} {}: {}", violation.at, violation.property, violation.text);
         if !limits.keep_going {
-            explain_failure(seed, violation.property, export);
+            explain_failure(limits.engine, seed, violation.property, export);
             break;
         }
     }
@@ -263,43 +280,47 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
          transactions, {took:.1} s, {:.0} simulated s per s",
         simulated_s as f64 / took.max(1e-9)
     );
-    println!("seed={first} engine=direct -> havre-sim fuzz --first-seed {first} --seeds {done}");
+    println!("seed={first} engine={engine} -> {repeat} --seeds {done}");
     if failed > 0 { VIOLATED } else { 0 }
 }
 
-fn explain_failure(seed: u64, property: Property, export: &Path) {
-    println!("  havre-sim replay --seed {seed} --engine direct");
+fn explain_failure(engine: Engine, seed: u64, property: Property, export: &Path) {
+    println!("  havre-sim replay --seed {seed} --engine {}", engine.name());
     let plan = faults::plan(seed);
-    let run = |plan: &Plan, options| fuzz::perform(plan, seed, options);
+    let run = |plan: &Plan, options| fuzz::perform(engine, plan, seed, options);
     let shrunk = shrink::shrink(&plan, property, 500, &run);
     println!("  {} faults shrunk to {} in {} runs", shrunk.before, shrunk.after, shrunk.runs);
     let report = run(&shrunk.plan, RunOptions { record: true, stop_at_violation: true });
     print!("{}", report::excerpt(&report));
     let name = export.join(format!("fail-{property}-{seed}.toml"));
-    let text = exported(&shrunk.plan, seed, property, &report);
+    let text = exported(engine, &shrunk.plan, seed, property, &report);
     match std::fs::write(&name, text) {
         Ok(()) => println!("  exported to {}", name.display()),
         Err(error) => eprintln!("  {}: {error}", name.display()),
     }
 }
 
-fn exported(plan: &Plan, seed: u64, property: Property, report: &Report) -> String {
-    let mut origin = origin(seed);
+fn exported(engine: Engine, plan: &Plan, seed: u64, property: Property, report: &Report) -> String {
+    let mut origin = origin(engine, seed);
     origin.push(("rule", property.to_string()));
     origin.push(("trace_hash", format!("{:016x}", report.hash)));
     let about = report.violations.first().map_or_else(String::new, |v| v.text.clone());
     scenario::export(plan, &about, 200, &origin)
 }
 
-fn replay(seed: u64, file: Option<&Path>, jsonl: bool, all: bool) -> u8 {
+fn replay(engine: Engine, seed: u64, file: Option<&Path>, jsonl: bool, all: bool) -> u8 {
     let plan = match file.map(read_scenario).transpose() {
         Ok(scenario) => scenario.map_or_else(|| faults::plan(seed), |scenario| scenario.plan),
         Err(message) => return usage(&message),
     };
     let name = file.map_or_else(String::new, |file| format!(" --scenario {}", file.display()));
-    let command = format!("seed={seed} engine=direct -> havre-sim replay --seed {seed}{name}");
+    let engine_name = engine.name();
+    let command = format!(
+        "seed={seed} engine={engine_name} -> \
+         havre-sim replay --engine {engine_name} --seed {seed}{name}"
+    );
     let options = RunOptions { record: true, stop_at_violation: file.is_none() };
-    let report = fuzz::perform(&plan, seed, options);
+    let report = fuzz::perform(engine, &plan, seed, options);
     if !jsonl {
         println!("{command}");
     }
@@ -309,7 +330,7 @@ fn replay(seed: u64, file: Option<&Path>, jsonl: bool, all: bool) -> u8 {
         println!("{} events, hash {:016x}", report.events, report.hash);
         println!("{command}");
     }
-    if fuzz::perform(&plan, seed, options) != report {
+    if fuzz::perform(engine, &plan, seed, options) != report {
         eprintln!("the same seed ran differently a second time");
         return NOT_DETERMINISTIC;
     }
@@ -317,9 +338,9 @@ fn replay(seed: u64, file: Option<&Path>, jsonl: bool, all: bool) -> u8 {
     if report.violated().iter().any(wrong) { VIOLATED } else { 0 }
 }
 
-fn shrink_seed(seed: u64, runs: u32) -> u8 {
+fn shrink_seed(engine: Engine, seed: u64, runs: u32) -> u8 {
     let plan = faults::plan(seed);
-    let run = |plan: &Plan, options| fuzz::perform(plan, seed, options);
+    let run = |plan: &Plan, options| fuzz::perform(engine, plan, seed, options);
     let report = run(&plan, RunOptions { stop_at_violation: true, ..RunOptions::default() });
     let Some(violation) = report.violations.first() else {
         println!("seed {seed} violates nothing");
@@ -329,6 +350,6 @@ fn shrink_seed(seed: u64, runs: u32) -> u8 {
     eprintln!("{} faults shrunk to {} in {} runs", shrunk.before, shrunk.after, shrunk.runs);
     let report = run(&shrunk.plan, RunOptions { record: true, stop_at_violation: true });
     eprint!("{}", report::excerpt(&report));
-    print!("{}", exported(&shrunk.plan, seed, violation.property, &report));
+    print!("{}", exported(engine, &shrunk.plan, seed, violation.property, &report));
     VIOLATED
 }

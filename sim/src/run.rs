@@ -7,6 +7,34 @@ use crate::{
     time::SimTime,
 };
 
+/// What performs a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// Discrete events, drives the core alone.
+    Direct,
+    /// The production agent on turmoil hosts.
+    Turmoil,
+}
+
+impl Engine {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Turmoil => "turmoil",
+        }
+    }
+
+    /// Sub-seeds of a scenario that are tried first; the rest follows if they leave it
+    /// inconclusive. Turmoil's price is its ticks: hundreds of times the direct engine's.
+    pub const fn runs_first(self, runs: u32) -> u32 {
+        match self {
+            Self::Turmoil if runs > 3 => 3,
+            _ => runs,
+        }
+    }
+}
+
 /// How a run is performed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunOptions {

@@ -18,9 +18,15 @@ fn a_seed_runs_equally_twice_in_one_process() {
 
 #[test]
 fn two_processes_print_equal_bytes_for_one_seed() {
+    for engine in ["direct", "turmoil"] {
+        processes_print_equal_bytes(engine);
+    }
+}
+
+fn processes_print_equal_bytes(engine: &str) {
     let timeline = |seed: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_havre-sim"))
-            .args(["replay", "--seed", seed, "--engine", "direct", "--jsonl", "--all"])
+            .args(["replay", "--seed", seed, "--engine", engine, "--jsonl", "--all"])
             .output()
             .expect("the simulator can be started");
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));

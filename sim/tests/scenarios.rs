@@ -1,9 +1,10 @@
-//! Every scenario file says the truth, in the direct engine.
+//! Every scenario file says the truth, in both engines.
 
 use std::path::{Path, PathBuf};
 
 use havre_sim::{
     fuzz::{Verdict, run_scenario},
+    run::Engine,
     scenario::Scenario,
 };
 
@@ -22,7 +23,7 @@ fn files(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-fn check(folder: &str, at_least: usize) {
+fn check(engine: Engine, folder: &str, at_least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(folder);
     let mut paths = Vec::new();
     files(&root, &mut paths);
@@ -33,14 +34,17 @@ fn check(folder: &str, at_least: usize) {
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let source = std::fs::read_to_string(&path).expect("a scenario is readable");
         let scenario = Scenario::parse(&name, &source).unwrap_or_else(|error| panic!("{error}"));
-        match run_scenario(&scenario, 1, scenario.runs.min(RUNS_MAX)) {
+        let first = engine.runs_first(scenario.runs).min(RUNS_MAX);
+        match run_scenario(engine, &scenario, 1, first) {
             Verdict::Violated { seed, violation } => wrong.push(format!(
-                "{name}: {}: {}; havre-sim replay --scenario scenarios/{folder}/{name} \
-                 --seed {seed}",
-                violation.property, violation.text
+                "{name}: {}: {}; havre-sim replay --engine {} --scenario \
+                 scenarios/{folder}/{name} --seed {seed}",
+                violation.property,
+                violation.text,
+                engine.name()
             )),
             // Few sub-seeds may miss what the file's own number reaches.
-            Verdict::Inconclusive(_) => match run_scenario(&scenario, 1, scenario.runs) {
+            Verdict::Inconclusive(_) => match run_scenario(engine, &scenario, 1, scenario.runs) {
                 Verdict::Passed => {}
                 verdict => wrong.push(format!("{name}: {verdict:?}")),
             },
@@ -52,15 +56,30 @@ fn check(folder: &str, at_least: usize) {
 
 #[test]
 fn every_scenario_of_a_mirror_passes() {
-    check("mirror", 24);
+    check(Engine::Direct, "mirror", 24);
 }
 
 #[test]
 fn every_scenario_of_replication_passes() {
-    check("replication", 4);
+    check(Engine::Direct, "replication", 4);
 }
 
 #[test]
 fn every_scenario_of_quorum_shows_what_its_policy_promises() {
-    check("quorum", 3);
+    check(Engine::Direct, "quorum", 3);
+}
+
+#[test]
+fn every_scenario_of_a_mirror_passes_with_the_production_agent() {
+    check(Engine::Turmoil, "mirror", 24);
+}
+
+#[test]
+fn every_scenario_of_replication_passes_with_the_production_agent() {
+    check(Engine::Turmoil, "replication", 4);
+}
+
+#[test]
+fn every_scenario_of_quorum_shows_what_its_policy_promises_with_the_production_agent() {
+    check(Engine::Turmoil, "quorum", 3);
 }
