@@ -40,8 +40,9 @@ mod os;
 mod stream;
 mod volume;
 
-/// Longest plan that is run at the fine resolution.
-const FINE_MAX: SimTime = SimTime::from_secs(120);
+/// Latest end of a plan that is run at the fine resolution: two minutes, and the room that plans
+/// leave after their last step.
+const FINE_MAX: SimTime = SimTime::from_secs(240);
 /// Datagrams and segments that may wait in one socket.
 const CAPACITY: usize = 65_536;
 /// Hosts, in the order of their turns within a tick.
