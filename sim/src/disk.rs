@@ -331,7 +331,9 @@ impl SimDisk {
         self.unsynced.push(Unsynced { number, block: target, content, forgotten: false });
         if self.unsynced.len() > UNSYNCED_MAX {
             let oldest = self.unsynced.remove(0);
-            self.durable.insert(oldest.block, oldest.content);
+            if !oldest.forgotten {
+                self.durable.insert(oldest.block, oldest.content);
+            }
         }
     }
 
@@ -341,14 +343,13 @@ impl SimDisk {
             self.forget(covers);
             return;
         }
-        let durable = &mut self.durable;
-        self.unsynced.retain(|write| {
-            let done = write.number <= covers && !write.forgotten;
-            if done {
-                durable.insert(write.block, write.content);
-            }
-            !done
-        });
+        let mut newest = BTreeMap::new();
+        for write in self.unsynced.iter().filter(|w| w.number <= covers && !w.forgotten) {
+            self.durable.insert(write.block, write.content);
+            newest.insert(write.block, write.number);
+        }
+        // A write that an earlier flush forgot is overwritten for good by a later one.
+        self.unsynced.retain(|write| newest.get(&write.block).is_none_or(|n| write.number > *n));
     }
 
     fn forget(&mut self, covers: u64) {

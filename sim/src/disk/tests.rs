@@ -103,6 +103,21 @@ fn a_failed_flush_is_not_repaired_by_the_next_one() {
 }
 
 #[test]
+fn a_forgotten_write_does_not_come_back_over_a_later_durable_one() {
+    for seed in 0..200 {
+        let mut disk = disk(seed);
+        run(&mut disk, DiskOp::Write(3, Block::whole(7)));
+        disk.faults.flush_error_ppm = 1_000_000;
+        run(&mut disk, DiskOp::Flush);
+        disk.faults = DiskFaults::default();
+        run(&mut disk, DiskOp::Write(3, Block::whole(8)));
+        run(&mut disk, DiskOp::Flush);
+        disk.power_cut();
+        assert_eq!(disk.peek(3).tag(), Some(8), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_crash_of_the_process_keeps_what_was_complete() {
     for seed in 0..50 {
         let mut disk = disk(seed);
