@@ -144,6 +144,10 @@ pub struct VirtualAddresses {
     keeper: Option<JoinHandle<()>>,
 }
 
+/// The place of one order among those that concern an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddOrder(u64);
+
 /// What is held, shared with the keeper thread.
 #[derive(Debug, Default)]
 struct Table {
@@ -183,11 +187,22 @@ impl VirtualAddresses {
     ///
     /// Blocks for about 45 ms while the network is asked, up to 3.5 s while somebody answers.
     pub fn add(&self, vip: &VirtualIp) -> Result<(), VipError> {
+        self.carry_out(vip, self.order(vip.addr))
+    }
+
+    /// Notes an order to set an address, for [`carry_out`](Self::carry_out) on another thread: a
+    /// removal from now on overtakes it, whether that thread has begun or not.
+    pub fn order(&self, addr: IpAddr) -> AddOrder {
+        AddOrder(lock(&self.table).next_order(addr))
+    }
+
+    /// As [`add`](Self::add), in its place among the orders.
+    pub fn carry_out(&self, vip: &VirtualIp, order: AddOrder) -> Result<(), VipError> {
         let addr = vip.addr;
         let system = |error| VipError::System { addr, error };
         let mut netlink = Netlink::open(Family::Route).map_err(system)?;
         let (interface, address) = place(&mut netlink, vip)?;
-        let order = lock(&self.table).next_order(addr);
+        let AddOrder(order) = order;
         let ours = interface::addresses(&mut netlink)
             .map_err(system)?
             .iter()

@@ -276,6 +276,9 @@ where
                 Effect::Notify(event) => self.os.notify(&event),
                 Effect::Guard { module, until } => self.os.guard(module, until),
                 other => {
+                    for void in self.lanes.withdrawn_by(&other) {
+                        self.end(&void, "the addresses were removed before that".into());
+                    }
                     if let Some(effect) = self.lanes.admit(other) {
                         self.start(effect);
                     }
@@ -302,6 +305,12 @@ where
                 }
             }
         }
+    }
+
+    /// Reports that an order has failed before it began.
+    fn end(&mut self, effect: &Effect, reason: String) {
+        let Some(op) = op_of(effect) else { return };
+        self.orders.spawn_local(async move { (op, None, Outcome::Failed(reason)) });
     }
 
     /// Begins an order whose turn has come; its end comes back through `orders`.

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use havre_core::{effect::Effect, ids::ModuleId};
+use havre_core::{
+    effect::{AddressRequest, Effect},
+    ids::ModuleId,
+};
 
 use super::overtakes;
 
@@ -25,6 +28,8 @@ impl Lane {
             Effect::Volume { module, request, .. } if !overtakes(request) => {
                 Some(Self::Volume(*module))
             }
+            // Removing is the first act of fencing, and waits for nothing.
+            Effect::Address { request: AddressRequest::Remove(_), .. } => None,
             Effect::Address { module, .. } => Some(Self::Address(*module)),
             _ => None,
         }
@@ -51,6 +56,17 @@ impl Lanes {
                 Some(effect)
             }
         }
+    }
+
+    /// Takes out the orders that `effect` makes void before they have begun: those that would set
+    /// or announce addresses after their removal. One that has begun is withdrawn by the removal
+    /// itself.
+    pub(super) fn withdrawn_by(&mut self, effect: &Effect) -> Vec<Effect> {
+        let Effect::Address { module, request: AddressRequest::Remove(_), .. } = effect else {
+            return Vec::new();
+        };
+        let waiting = self.busy.get_mut(&Lane::Address(*module));
+        waiting.map(|queue| queue.drain(..).collect()).unwrap_or_default()
     }
 
     /// Notes that the order under way has ended; returns the one that starts now.
@@ -87,6 +103,27 @@ mod tests {
         assert_eq!(lanes.ended(Lane::Volume(ModuleId(1))), None);
         let third = volume(3, VolumeRequest::Close { clean: true });
         assert_eq!(lanes.admit(third.clone()), Some(third));
+    }
+
+    fn address(op: u64, request: AddressRequest) -> Effect {
+        Effect::Address { op: OpId(op), module: ModuleId(1), request }
+    }
+
+    #[test]
+    fn removing_addresses_overtakes_what_is_under_way_and_voids_what_waits() {
+        let mut lanes = Lanes::default();
+        let remove = || AddressRequest::Remove(Vec::new());
+        let adding = address(1, AddressRequest::Add(Vec::new()));
+        let waiting = address(2, AddressRequest::Announce(Vec::new()));
+        let later = address(3, AddressRequest::Add(Vec::new()));
+        assert_eq!(lanes.withdrawn_by(&adding), []);
+        assert_eq!(lanes.admit(adding.clone()), Some(adding));
+        assert_eq!(lanes.admit(waiting.clone()), None);
+        let fence = address(4, remove());
+        assert_eq!(lanes.withdrawn_by(&fence), [waiting]);
+        assert_eq!(lanes.admit(fence.clone()), Some(fence));
+        assert_eq!(lanes.admit(later.clone()), None, "the first addition has not ended");
+        assert_eq!(lanes.ended(Lane::Address(ModuleId(1))), Some(later));
     }
 
     #[test]
