@@ -15,7 +15,7 @@
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    io::{self, Read},
+    io::{self, BufRead as _, BufReader, Read},
     net::IpAddr,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -25,6 +25,10 @@ use std::{
 };
 
 use havre_core::{ids::ModuleId, time::Instant};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use tracing::{error, warn};
 
 use crate::{
@@ -41,6 +45,8 @@ const MODULES_MAX: usize = 512;
 const STEP: Duration = Duration::from_millis(20);
 /// Longest pause between two looks: bounds how late a first deadline is noticed.
 const LOOK: Duration = Duration::from_millis(50);
+/// What the process says once it is at work.
+const READY: &str = "ready";
 const MAGIC: u64 = 0x4755_4152_4456_0001;
 
 /// Until when each module may serve.
@@ -136,6 +142,10 @@ pub struct Guarded {
     pub tcp_reset: bool,
     /// Its scripts, if it has any.
     pub scripts: Option<ScriptPlace>,
+    /// Where the holder listens that keeps its mounts.
+    pub holder: PathBuf,
+    /// Its replicated directories.
+    pub directories: Vec<PathBuf>,
 }
 
 /// The daemon's end: a running guard and what it was told.
@@ -147,20 +157,36 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts a guard for the run of the daemon named `owner`, as a process of its own.
+    /// Starts a guard for the run of the daemon named `owner`, as a process of its own. It takes
+    /// over what an earlier run's guard still watches; see [`told`](Self::told).
     ///
     /// # Errors
     /// The file cannot be created, or the process cannot be started.
     pub fn start(program: &Path, state_dir: &Path, owner: u64) -> io::Result<Self> {
-        let file = GuardFile::create(state_dir, owner)?;
-        let process = Command::new(program)
+        let mut file = GuardFile::create(state_dir, owner)?;
+        let deadlines = left_by_earlier_run(state_dir)?;
+        let mut process = Command::new(program)
             .arg(COMMAND)
             .arg(state_dir)
             .arg(owner.to_string())
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()?;
-        Ok(Self { file, deadlines: Deadlines::new(), process })
+        // The earlier guard goes when it reads the new owner's name: the new one is at work then.
+        let mut answer = String::new();
+        let output = process.stdout.take().expect("a pipe was asked for");
+        BufReader::new(output).read_line(&mut answer)?;
+        if answer.trim_end() != READY {
+            return Err(io::Error::other("it ended at once: see what it has written above"));
+        }
+        file.publish(&deadlines)?;
+        Ok(Self { file, deadlines, process })
+    }
+
+    /// Until when each module may serve, as the guard was told last; at first, what the earlier
+    /// run's guard watched and had not ended.
+    pub const fn told(&self) -> &Deadlines {
+        &self.deadlines
     }
 
     /// Says until when a module may serve; `None`: it serves nothing.
@@ -174,6 +200,21 @@ impl Guard {
         };
         self.file.publish(&self.deadlines)
     }
+}
+
+/// What a guard of an earlier run watches and has not ended yet. Without such a guard (the
+/// machine was switched off meanwhile) nothing that it watched runs any more.
+fn left_by_earlier_run(state_dir: &Path) -> io::Result<Deadlines> {
+    let file = File::open(path_in(state_dir))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(Deadlines::new()),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let now = clock::now();
+    let (_, mut deadlines) = read(&file).unwrap_or_default();
+    deadlines.retain(|_, until| *until > now);
+    Ok(deadlines)
 }
 
 impl Drop for Guard {
@@ -198,6 +239,9 @@ pub fn run(state_dir: &Path, owner: u64, modules: &BTreeMap<ModuleId, Guarded>) 
     let _ = rustix::process::setsid();
     priority::raise_thread();
     let file = File::open(path_in(state_dir))?;
+    // Says that a guard is at work, for as long as it is.
+    flock(&file, FlockOperation::LockShared)?;
+    println!("{READY}");
     static DAEMON_GONE: AtomicBool = AtomicBool::new(false);
     std::thread::Builder::new().stack_size(64 * 1024).spawn(|| {
         let mut byte = [0];
@@ -273,6 +317,8 @@ fn end(guarded: &Guarded) {
         }
         Err(error) => warn!(%error, "virtual addresses could not be removed"),
     }
+    // Before its users are killed: who waits for a file of a silent daemon cannot die.
+    guarded.directories.iter().for_each(|dir| crate::volume::end_mount(&guarded.holder, dir));
     if let Some(place) = &guarded.scripts
         && let Err(error) = crate::script::kill_all(place)
     {

@@ -24,6 +24,8 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -40,6 +42,9 @@ use crate::fuse::{Parts, unmount};
 
 /// Connections served at once; a daemon has one and one more for each mount.
 const CONNECTIONS_MAX: usize = 256;
+
+/// Time in which a new holder must listen.
+const START_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is kept of one mount.
 #[derive(Debug)]
@@ -114,6 +119,34 @@ pub fn run(socket: &Path) -> io::Result<()> {
             connections.push(connection);
         }
     }
+}
+
+/// Makes sure that a holder listens at `socket`: that of an earlier run of the daemon, or a new
+/// one, which is the command `holder` of `program`.
+///
+/// # Errors
+/// It cannot be started, or does not listen in time.
+pub fn ensure(program: &Path, socket: &Path) -> io::Result<()> {
+    if HolderClient::connect(socket).is_ok() {
+        return Ok(());
+    }
+    let mut process = Command::new(program)
+        .arg("holder")
+        .arg(socket)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let begun = Instant::now();
+    while HolderClient::connect(socket).is_err() {
+        if let Some(status) = process.try_wait()? {
+            return Err(io::Error::other(format!("the holder ended: {status}")));
+        }
+        if begun.elapsed() > START_LIMIT {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// What to do with a connection after a packet.

@@ -31,10 +31,10 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     clock,
-    guard::Guard,
+    guard::{Deadlines, Guard},
     ping,
     script::{ScriptPlace, Scripts, Sink},
-    vip::{VipSettings, VirtualAddresses},
+    vip::{AddOrder, VipSettings, VirtualAddresses},
 };
 
 /// The agent looks at the clock at least this often: timers of the kernel stand still while the
@@ -46,6 +46,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 pub trait DataPath: 'static {
     /// Carries out one order. [`VolumeRequest::Fence`] may be asked while another is pending.
     async fn order(&self, request: VolumeRequest) -> Outcome;
+
+    /// Whether the mounts of an earlier run stand, so that its application may still go on.
+    fn mounts_outlived(&self) -> bool;
 }
 
 /// What an agent on Linux is made of.
@@ -99,6 +102,28 @@ impl<V: DataPath> LinuxOs<V> {
         }
         let (journal, guard) = (RefCell::new(parts.journal), RefCell::new(parts.guard));
         Ok(Self { records: parts.records, modules, reporter, journal, guard })
+    }
+
+    /// Modules whose application, address and mounts an earlier run left in place, and until when
+    /// its guard lets each go on. The others are guarded no longer: they are cleaned up.
+    fn running(&self) -> Deadlines {
+        let mut guard = self.guard.borrow_mut();
+        let now = clock::now();
+        let stands = |(module, until): &(&ModuleId, &Instant)| {
+            let leaves = self.modules.get(module);
+            **until > now
+                && leaves.is_some_and(|l| l.volume.as_ref().is_none_or(V::mounts_outlived))
+        };
+        let running: Deadlines =
+            guard.told().iter().filter(stands).map(|(id, until)| (*id, *until)).collect();
+        let others: Vec<ModuleId> =
+            guard.told().keys().filter(|id| !running.contains_key(id)).copied().collect();
+        for module in others {
+            if let Err(error) = guard.tell(module, None) {
+                self.complain(format!("the guard cannot be told that a module ends: {error}"));
+            }
+        }
+        running
     }
 
     fn complain(&self, text: String) {
@@ -163,10 +188,10 @@ fn outcome(result: Result<(), String>) -> Outcome {
 }
 
 /// Sets all of them, or none.
-fn add_all(addresses: &VirtualAddresses, all: &[VirtualIp]) -> Result<(), String> {
-    for (index, vip) in all.iter().enumerate() {
-        if let Err(error) = addresses.add(vip) {
-            for set in &all[..index] {
+fn add_all(addresses: &VirtualAddresses, all: &[(VirtualIp, AddOrder)]) -> Result<(), String> {
+    for (index, (vip, order)) in all.iter().enumerate() {
+        if let Err(error) = addresses.carry_out(vip, *order) {
+            for (set, _) in &all[..index] {
                 if let Err(second) = addresses.remove(set.addr) {
                     return Err(format!("{error}; and {second}"));
                 }
@@ -201,8 +226,9 @@ impl<V: DataPath> Os for LinuxOs<V> {
     }
 
     async fn load(&self) -> Result<SavedState, String> {
-        let (saved, complaints) = self.records.load().map_err(|error| error.to_string())?;
+        let (mut saved, complaints) = self.records.load().map_err(|error| error.to_string())?;
         complaints.into_iter().for_each(|text| self.complain(text));
+        saved.running = self.running();
         Ok(saved)
     }
 
@@ -233,6 +259,12 @@ impl<V: DataPath> Os for LinuxOs<V> {
         let addresses = Arc::clone(&leaves.addresses);
         match request {
             AddressRequest::Add(all) => {
+                // Ordered here and now: a removal that comes next finds it, begun or not.
+                let order = |vip: VirtualIp| {
+                    let order = addresses.order(vip.addr);
+                    (vip, order)
+                };
+                let all: Vec<_> = all.into_iter().map(order).collect();
                 outcome(on_a_thread(move || add_all(&addresses, &all)).await)
             }
             AddressRequest::Remove(all) => outcome(remove_all(&addresses, &all)),

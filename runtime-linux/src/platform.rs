@@ -1,9 +1,15 @@
 //! The daemon's Linux half: clock, signals, service manager, and the leaves of each run.
 
-use std::{collections::BTreeMap, ffi::OsString, path::Path, rc::Rc};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use anyhow::{Context, Result, bail};
 use havre_core::{
+    config::module::ModuleConfig,
     effect::{Outcome, VolumeRequest},
     time::Instant,
 };
@@ -22,6 +28,7 @@ use tracing::{info, warn};
 use crate::{
     clock,
     guard::{self, Guard, Guarded},
+    holder,
     os::{DataPath, LinuxOs, LinuxParts, script_place, virtual_addresses},
     priority,
     service::ServiceManager,
@@ -56,6 +63,10 @@ impl DataPath for VolumeHandle {
     async fn order(&self, request: VolumeRequest) -> Outcome {
         self.request(request).await
     }
+
+    fn mounts_outlived(&self) -> bool {
+        self.mounts_outlived()
+    }
 }
 
 /// Opens the data path of a module; `None` if it replicates nothing.
@@ -87,7 +98,7 @@ fn volume_of(context: &DaemonContext, module: &Module) -> Result<Option<VolumeHa
         listen,
         peer: udp::resolve(&peer.addr, port)?,
         security,
-        holder: Some(crate::holder::socket_in(&context.state_dir)),
+        holder: Some(holder::socket_in(&context.state_dir)),
         seed: context.incarnation.0,
     };
     std::fs::create_dir_all(&settings.state_dir)
@@ -114,6 +125,12 @@ impl Platform for Linux {
         let program = std::env::current_exe().context("the path of this program")?;
         let guard = Guard::start(&program, &context.state_dir, context.incarnation.0)
             .context("the guard cannot be started")?;
+        let socket = holder::socket_in(&context.state_dir);
+        if context.modules.values().any(|module| module.config.rfs.is_some())
+            && let Err(error) = holder::ensure(&program, &socket)
+        {
+            warn!(%error, "no holder: applications will see it when this daemon dies");
+        }
         let mut modules = Vec::new();
         for module in context.modules.values() {
             let volume = volume_of(&context, module)
@@ -161,6 +178,11 @@ impl Platform for Linux {
     }
 }
 
+fn replicated_directories(config: &ModuleConfig) -> Vec<PathBuf> {
+    let directories = config.rfs.iter().flat_map(|rfs| &rfs.directories);
+    directories.map(|directory| directory.dir.clone()).collect()
+}
+
 /// Runs the guard process: `havre guard STATE-DIR OWNER`, started by the daemon only.
 ///
 /// # Errors
@@ -178,6 +200,8 @@ pub fn run_guard(arguments: &[OsString]) -> Result<()> {
                 addresses: virtual_addresses(&module.config).collect(),
                 tcp_reset: module.config.tcp_reset,
                 scripts: script_place(state_dir, &module),
+                holder: holder::socket_in(state_dir),
+                directories: replicated_directories(&module.config),
             };
             (id, guarded)
         })

@@ -28,6 +28,7 @@ mod thread;
 pub mod tree;
 pub mod uring;
 
+pub use mounting::end_mount;
 pub use settings::Settings;
 pub use stream::Security;
 pub use thread::{VolumeHandle, start};

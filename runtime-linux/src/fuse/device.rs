@@ -10,7 +10,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::{
@@ -20,6 +20,9 @@ use rustix::{
 };
 
 use super::abi::{Encoder, NOTIFY_RESEND, OUT_HEADER_BYTES};
+
+/// Where the kernel shows its FUSE connections.
+const CONTROL: &str = "/sys/fs/fuse/connections";
 
 /// An open connection to the kernel's FUSE.
 #[derive(Debug)]
@@ -167,9 +170,14 @@ impl Mounted {
     /// # Errors
     /// If there is no such connection or its control file cannot be written.
     pub fn abort(&self) -> std::io::Result<()> {
-        let mut path = PathBuf::from("/sys/fs/fuse/connections");
-        path.push(self.connection.to_string());
-        path.push("abort");
+        let control = Path::new(CONTROL);
+        let path = control.join(self.connection.to_string()).join("abort");
+        match fs::write(&path, "1") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        // Systems without systemd do not mount the control files by themselves.
+        rustix::mount::mount("fusectl", control, "fusectl", MountFlags::empty(), None)?;
         fs::write(path, "1")
     }
 }

@@ -84,6 +84,28 @@ pub(super) fn close(settings: &Settings, directory: &Path, served: bool) {
     }
 }
 
+/// Whether a holder keeps the mounts over every directory of a module, so that its application
+/// has seen nothing of the death of an earlier daemon but a pause.
+pub(super) fn all_are_held(settings: &Settings) -> bool {
+    settings.rfs.directories.iter().all(|config| is_held(settings, &config.dir))
+}
+
+/// Ends a mount in the place of a daemon that does not: requests of applications fail.
+pub fn end_mount(holder: &Path, directory: &Path) {
+    let Ok(Some(mounted)) = fuse::mounted_at(directory) else { return };
+    if mounted.kind != "fuse.havre" {
+        return;
+    }
+    if let Err(error) = mounted.abort() {
+        tracing::warn!(directory = %directory.display(), %error, "cannot end a mount");
+    }
+    if let Ok(holder) = HolderClient::connect(holder)
+        && let Err(error) = holder.release(directory)
+    {
+        tracing::warn!(%error, "the holder does not let go of a mount");
+    }
+}
+
 /// Whether a holder keeps a session of the mount over `directory`.
 pub(super) fn is_held(settings: &Settings, directory: &Path) -> bool {
     let held = connect(settings)

@@ -51,12 +51,19 @@ enum Control {
 /// The way to a module's data path. When it is dropped, the data path ends.
 #[derive(Debug)]
 pub struct VolumeHandle {
+    mounts_outlived: bool,
     control: Sender<Control>,
     waker: Arc<Waker>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl VolumeHandle {
+    /// Whether an earlier daemon left every mount to the holder when it died, at the time of the
+    /// start: applications wait there, and the next source takes the mounts over.
+    pub const fn mounts_outlived(&self) -> bool {
+        self.mounts_outlived
+    }
+
     /// Carries out one order. Orders are carried out in the sequence of the calls, except that a
     /// [`VolumeRequest::Fence`] overtakes the others.
     pub async fn request(&self, request: VolumeRequest) -> Outcome {
@@ -99,6 +106,7 @@ impl Drop for VolumeHandle {
 pub fn start(
     settings: Settings,
 ) -> io::Result<(VolumeHandle, mpsc::UnboundedReceiver<VolumeNews>)> {
+    let mounts_outlived = mounting::all_are_held(&settings);
     let waker = Arc::new(Waker::new()?);
     let (control, orders) = channel();
     let (news, receiver) = mpsc::unbounded_channel();
@@ -109,7 +117,8 @@ pub fn start(
         Volume { settings, waker: own, orders, news, role: Some(role), asked: None, next_op: 0 }
             .run();
     })?;
-    Ok((VolumeHandle { control, waker, thread: Some(thread) }, receiver))
+    let thread = Some(thread);
+    Ok((VolumeHandle { mounts_outlived, control, waker, thread }, receiver))
 }
 
 enum Role {
