@@ -4,12 +4,14 @@
 //! Everything runs in namespaces of its own ([`crate::lab`]). Without root the same faults run in
 //! the simulator.
 
+pub mod application;
+pub mod postgresql;
 mod report;
+mod simulated;
 pub mod workload;
 
 use std::{
     io::Read,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -19,10 +21,8 @@ use anyhow::{Context, Result, bail};
 use havre_core::status::State;
 use havre_runtime::cli::DemoArgs;
 
-use crate::{
-    lab::pair::{Pair, PairSpec},
-    ledger,
-};
+use crate::lab::pair::{Pair, PairSpec};
+use application::Application;
 use report::{Report, Round};
 use workload::{Seen, Workload};
 
@@ -42,23 +42,25 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The cluster does not come up; the text names the trace of the daemon concerned.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
-        bail!(
-            "the demonstration builds network namespaces, which needs root: run it with sudo. \
-             Without root, the simulator kills primaries too: havre-sim run scenarios/"
-        );
+        return simulated::run();
     }
+    let application = Application::choose(args.ledger);
     let directory = Directory::create()?;
     let program = std::env::current_exe().context("the path of this program")?;
+    say(&format!("the application is {}", application.name()));
     say("building two nodes and a witness in network namespaces");
-    let mut pair = Pair::build(&directory.path, &program, spec(&directory.path, &program)?)?;
+    let spec = application.spec(&directory.path, &program)?;
+    let mut pair = Pair::build(&directory.path, &program, spec)?;
+    application.prepare(&pair.disk(0))?;
     say("starting the daemons; node1 becomes primary, node2 copies its data");
     pair.start_all()?;
     say(&format!("the application answers at the virtual address {}", pair.virtual_address()));
-    let report = rounds(&mut pair, args.rounds)?;
+    let report = rounds(&mut pair, &application, args.rounds)?;
     print!("{report}");
     if args.keep {
         keep(&pair, &directory)?;
     }
+    application.verify(&pair)?.lines().for_each(say);
     drop(pair);
     Ok(if report.lost() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -118,16 +120,17 @@ pub fn spec(directory: &Path, program: &Path) -> Result<PairSpec> {
 }
 
 /// Kills the primary a number of times under load and reads everything back at the end.
-fn rounds(pair: &mut Pair, count: u32) -> Result<Report> {
-    let address: SocketAddr = (pair.virtual_address(), PORT).into();
-    let workload = Workload::start(pair.lab().client_namespace()?, address);
+fn rounds(pair: &mut Pair, application: &Application, count: u32) -> Result<Report> {
+    let address = pair.virtual_address();
+    let place = pair.lab().client_namespace()?;
+    let workload = Workload::start_with(place, application.client(address));
     let mut rounds = Vec::new();
     for number in 1..=count {
         rounds.push(round(pair, &workload, number)?);
     }
     let seen = workload.stop();
     say("reading every acknowledged record back");
-    let found = read_back(pair, address)?;
+    let found = read_back(pair, application)?;
     for round in &mut rounds {
         round.gap = seen.longest_gap_between(round.fault_at, round.whole_at);
     }
@@ -190,9 +193,14 @@ fn follow_resync(pair: &Pair, source: usize, target: usize) -> Result<u64> {
     }
 }
 
-fn read_back(pair: &Pair, address: SocketAddr) -> Result<Vec<String>> {
+/// Every record that the application has now.
+///
+/// # Errors
+/// It does not answer.
+pub fn read_back(pair: &Pair, application: &Application) -> Result<Vec<String>> {
+    let connect = application.client(pair.virtual_address());
     pair.lab()
-        .as_client(|| ledger::Client::connect(address, Duration::from_secs(10))?.read())
+        .as_client(move || connect(Duration::from_secs(10))?.read())
         .context("the application cannot be read back")
 }
 

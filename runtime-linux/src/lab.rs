@@ -98,7 +98,7 @@ impl Lab {
         fs::create_dir_all(&directory)?;
         let mut binds = Vec::new();
         for (index, path) in shared.iter().enumerate() {
-            let own = directory.join(format!("disk{index}"));
+            let own = disk(&directory, index);
             fs::create_dir_all(&own)?;
             binds.push((own, path.path.clone()));
         }
@@ -224,6 +224,10 @@ pub struct Machine {
     boot: Option<Boot>,
 }
 
+fn disk(directory: &Path, index: usize) -> PathBuf {
+    directory.join(format!("disk{index}"))
+}
+
 impl Machine {
     /// Its name.
     pub fn name(&self) -> &str {
@@ -243,6 +247,12 @@ impl Machine {
     /// A directory of its own that outlives power cuts.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Where its own contents of a shared path are kept, in the order given to
+    /// [`Lab::add_machine`].
+    pub fn disk(&self, index: usize) -> PathBuf {
+        disk(&self.directory, index)
     }
 
     /// Whether it is switched on.

@@ -1,6 +1,7 @@
 //! Havre on Linux: what the operating system is asked to do.
 
 pub mod arp;
+pub mod bench;
 pub mod clock;
 pub mod demo;
 pub mod fuse;

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use havre_linux::{demo, guard, holder, lab, ledger, platform};
+use havre_linux::{bench, demo, guard, holder, lab, ledger, platform};
 use havre_runtime::cli::{self, Commands, DemoArgs};
 
 fn main() -> ExitCode {
@@ -44,8 +44,8 @@ impl Commands for Linux {
         demo::run(args)
     }
 
-    fn bench(&self, _args: &[OsString]) -> Result<ExitCode> {
-        bail!("this build measures nothing yet")
+    fn bench(&self, args: &[OsString]) -> Result<ExitCode> {
+        bench::run(args)
     }
 
     fn holder(&self, args: &[OsString]) -> Result<ExitCode> {

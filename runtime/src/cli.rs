@@ -171,6 +171,9 @@ pub struct DemoArgs {
     /// Leave the cluster running.
     #[arg(long)]
     pub keep: bool,
+    /// Run the bundled ledger even if PostgreSQL is installed.
+    #[arg(long)]
+    pub ledger: bool,
     /// How often the primary is killed.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,

@@ -1,6 +1,7 @@
 //! A client that writes records one after the other and remembers which were acknowledged.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -56,6 +57,34 @@ pub fn text(record: u64) -> String {
     format!("record {record}")
 }
 
+/// A connection to the application.
+pub trait Connection {
+    /// Adds a record; without error, the record is durable.
+    ///
+    /// # Errors
+    /// It was not acknowledged: it may or may not be there.
+    fn append(&mut self, text: &str) -> io::Result<()>;
+
+    /// Reads every record.
+    ///
+    /// # Errors
+    /// The connection broke.
+    fn read(&mut self) -> io::Result<Vec<String>>;
+}
+
+impl Connection for ledger::Client {
+    fn append(&mut self, text: &str) -> io::Result<()> {
+        Self::append(self, text)
+    }
+
+    fn read(&mut self) -> io::Result<Vec<String>> {
+        Self::read(self)
+    }
+}
+
+/// Connects to the application, within a time.
+pub type Connect = Box<dyn Fn(Duration) -> io::Result<Box<dyn Connection>> + Send>;
+
 /// A running client.
 #[derive(Debug)]
 pub struct Workload {
@@ -67,12 +96,17 @@ pub struct Workload {
 impl Workload {
     /// Starts a client of the ledger at `address`.
     pub fn start(place: ClientNamespace, address: SocketAddr) -> Self {
+        Self::start_with(place, to_ledger(address))
+    }
+
+    /// Starts a client of any application.
+    pub fn start_with(place: ClientNamespace, connect: Connect) -> Self {
         let ending = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU64::new(0));
         let (end, counter) = (Arc::clone(&ending), Arc::clone(&count));
         let thread = thread::spawn(move || {
             place.move_in().expect("root may enter a namespace that it made");
-            write_on(address, &end, &counter)
+            write_on(&connect, &end, &counter)
         });
         Self { ending, count, thread }
     }
@@ -106,13 +140,18 @@ impl Workload {
     }
 }
 
-fn write_on(address: SocketAddr, ending: &AtomicBool, count: &AtomicU64) -> Seen {
+/// Connects to the ledger at `address`.
+pub fn to_ledger(address: SocketAddr) -> Connect {
+    Box::new(move |limit| Ok(Box::new(ledger::Client::connect(address, limit)?)))
+}
+
+fn write_on(connect: &Connect, ending: &AtomicBool, count: &AtomicU64) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
     let mut record = 0;
     while !ending.load(Ordering::Relaxed) {
         let Some(client) = connection.as_mut() else {
-            connection = ledger::Client::connect(address, ANSWER_TIMEOUT).ok();
+            connection = connect(ANSWER_TIMEOUT).ok();
             if connection.is_none() {
                 thread::sleep(RETRY);
             }

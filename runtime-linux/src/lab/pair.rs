@@ -163,6 +163,12 @@ impl Pair {
         self.machine(number).directory().join("state")
     }
 
+    /// Where the replicated directory of a node really is: the node sees it at the path that both
+    /// have in common.
+    pub fn disk(&self, number: usize) -> PathBuf {
+        self.machine(number).disk(0)
+    }
+
     /// Where the daemon of a node writes its trace.
     pub fn trace_file(&self, number: usize) -> PathBuf {
         self.machine(number).directory().join("trace.log")
