@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use havre_sim::{
     fuzz::{self, Verdict},
     report,
-    run::RunOptions,
+    run::{Engine, RunOptions},
     scenario::Scenario,
 };
 
@@ -36,13 +36,13 @@ pub(super) fn run() -> Result<ExitCode> {
     // A panic in a run is a violation; its text is in the verdict.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let verdict = fuzz::run_scenario(&scenario, BASE_SEED, RUNS);
+    let verdict = fuzz::run_scenario(Engine::Direct, &scenario, BASE_SEED, RUNS);
     let seed = match &verdict {
         Verdict::Violated { seed, .. } => *seed,
         Verdict::Passed | Verdict::Inconclusive(_) => fuzz::sub_seed(BASE_SEED, 0),
     };
     let options = RunOptions { record: true, ..RunOptions::default() };
-    let shown = fuzz::perform(&scenario.plan, seed, options);
+    let shown = fuzz::perform(Engine::Direct, &scenario.plan, seed, options);
     std::panic::set_hook(hook);
     let timeline = report::timeline(&shown, false);
     let told = |line: &&str| TOLD.iter().any(|word| line.contains(word));
