@@ -96,6 +96,7 @@ fn source(enlisted: bool, out: &mut Out<SourceAction>) -> Source {
         resync_bytes_per_second_max: None,
         item_bytes_max: 4 << 20,
         checkpoint_period: Duration::from_secs(10),
+        syncs_prove: true,
     };
     let intent = Intent::recovered((0..MARKS).map(MarkId));
     let mut source = Source::new(config, generation, intent, Rng::new(1));

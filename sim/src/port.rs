@@ -142,6 +142,8 @@ pub(crate) struct Port {
     pub(crate) host: HostId,
     pub(crate) run: u32,
     pub(crate) birth: Birth,
+    /// A flush failed since the machine started: outlives the daemon, not the power.
+    pub(crate) distrusts_cache: Cell<bool>,
     clock: Cell<Instant>,
     desk: RefCell<Vec<Wish>>,
     pub(crate) node_alarm: Alarm,
@@ -159,7 +161,13 @@ pub(crate) struct Port {
 
 impl Port {
     /// Makes the port of a daemon that starts now.
-    pub(crate) fn new(host: HostId, run: u32, now: Instant, birth: Birth) -> Rc<Self> {
+    pub(crate) fn new(
+        host: HostId,
+        run: u32,
+        now: Instant,
+        birth: Birth,
+        distrusts_cache: bool,
+    ) -> Rc<Self> {
         let (datagrams, datagrams_end) = mpsc::unbounded_channel();
         let (commands, commands_end) = mpsc::unbounded_channel();
         let (volume, volume_end) = mpsc::unbounded_channel();
@@ -168,6 +176,7 @@ impl Port {
             host,
             run,
             birth,
+            distrusts_cache: Cell::new(distrusts_cache),
             clock: Cell::new(now),
             desk: RefCell::default(),
             node_alarm: Alarm::default(),

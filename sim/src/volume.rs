@@ -58,6 +58,8 @@ enum Role {
 enum Job {
     /// Reading the mark of a region at the start.
     Recover { region: u64 },
+    /// Writing a mark again whose page the system may hold clean without having written it.
+    Rewrite,
     /// Making what was read durable.
     RecoverFlush,
     /// Taking a mark out of the log: nobody waits.
@@ -68,6 +70,20 @@ enum Job {
     Source { life: u64, job: source::Job },
     /// For the target of this number.
     Target { life: u64, job: target::Job },
+}
+
+impl Job {
+    const fn is_flush(self) -> bool {
+        matches!(
+            self,
+            Self::RecoverFlush
+                | Self::Source {
+                    job: source::Job::Flush(_) | source::Job::Sync | source::Job::MarkFlush(_),
+                    ..
+                }
+                | Self::Target { job: target::Job::Sync, .. }
+        )
+    }
 }
 
 /// An order under way.
@@ -87,6 +103,12 @@ pub struct SimVolume {
     /// What the mark log holds or is about to hold; `None` before it was read.
     marks: Option<BTreeSet<MarkId>>,
     recovering: u64,
+    rewriting_failed: bool,
+    /// A mark could not be written: the log may hold less than was meant.
+    log_unsure: bool,
+    /// A flush failed since the machine started: what is cached may not be on the disk, and no
+    /// later flush says so.
+    distrusts_cache: bool,
     found: BTreeSet<MarkId>,
     jobs: BTreeMap<u64, Job>,
     last_job: u64,
@@ -98,6 +120,7 @@ pub struct SimVolume {
 struct Cx<'a> {
     now: Instant,
     config: &'a VolumeConfig,
+    distrusts_cache: &'a mut bool,
     marks: &'a mut BTreeSet<MarkId>,
     jobs: &'a mut BTreeMap<u64, Job>,
     last_job: &'a mut u64,
@@ -139,12 +162,25 @@ impl SimVolume {
             life: 0,
             marks: None,
             recovering: 0,
+            rewriting_failed: false,
+            log_unsure: false,
+            distrusts_cache: false,
             found: BTreeSet::new(),
             jobs: BTreeMap::new(),
             last_job: 0,
             running: None,
             queue: VecDeque::new(),
         }
+    }
+
+    /// Whether a flush failed since the machine started. Holds across restarts of the daemon.
+    pub fn distrusts_cache(&self) -> bool {
+        self.distrusts_cache
+    }
+
+    /// Takes over from an earlier run that a flush failed since the machine started.
+    pub fn distrust_cache(&mut self) {
+        self.distrusts_cache = true;
     }
 
     /// What this volume is.
@@ -215,6 +251,7 @@ impl SimVolume {
         let mut cx = Cx {
             now,
             config: &self.config,
+            distrusts_cache: &mut self.distrusts_cache,
             marks,
             jobs: &mut self.jobs,
             last_job: &mut self.last_job,
@@ -240,6 +277,7 @@ impl SimVolume {
         let mut cx = Cx {
             now,
             config: &self.config,
+            distrusts_cache: &mut self.distrusts_cache,
             marks,
             jobs: &mut self.jobs,
             last_job: &mut self.last_job,
@@ -363,6 +401,10 @@ impl SimVolume {
             (VolumeRequest::Close { .. }, _) => {
                 self.life += 1;
                 self.role = Role::Idle;
+                if self.distrusts_cache || std::mem::take(&mut self.log_unsure) {
+                    // What the log holds must be found out, and written, again.
+                    self.marks = None;
+                }
                 self.finish(outcome, out);
             }
             (_, _) => self.finish(outcome, out),
@@ -376,6 +418,7 @@ impl SimVolume {
         let bytes = config.region_blocks * 4_096;
         let source = SourceConfig {
             checkpoint_period: config.checkpoint_period,
+            syncs_prove: !self.distrusts_cache,
             ..SourceConfig::new(config.module, config.signature, &config.rfs, bytes)
         };
         let marks = self.marks.iter().flatten().copied();
@@ -414,11 +457,40 @@ impl SimVolume {
             let mark = if everything { MarkId::EVERYTHING } else { MarkId(region) };
             self.found.insert(mark);
         }
+        if self.recovering > 0 {
+            return;
+        }
+        if self.distrusts_cache {
+            for mark in self.found.clone() {
+                let place = MARK_LOG + mark.0.min(self.config.regions);
+                self.recovering += 1;
+                self.recovery_disk(Job::Rewrite, DiskOp::Write(place, Block::whole(1)), out);
+            }
+        }
         if self.recovering == 0 {
+            self.recovery_disk(Job::RecoverFlush, DiskOp::Flush, out);
+        }
+    }
+
+    fn recovery_disk(&mut self, job: Job, op: DiskOp, out: &mut Out<VolumeAction>) {
+        self.last_job += 1;
+        self.jobs.insert(self.last_job, job);
+        out.push(VolumeAction::Disk { id: self.last_job, op });
+    }
+
+    fn rewritten(&mut self, now: Instant, done: &DiskDone, out: &mut Out<VolumeAction>) {
+        self.recovering -= 1;
+        if let DiskDone::Failed(_) = done {
+            self.rewriting_failed = true;
+        }
+        if self.recovering > 0 {
+            return;
+        }
+        if std::mem::take(&mut self.rewriting_failed) {
+            self.recovery_flushed(now, done, out);
+        } else {
             // A mark that a crash left in the cache is not durable yet, and counts as if it were.
-            self.last_job += 1;
-            self.jobs.insert(self.last_job, Job::RecoverFlush);
-            out.push(VolumeAction::Disk { id: self.last_job, op: DiskOp::Flush });
+            self.recovery_disk(Job::RecoverFlush, DiskOp::Flush, out);
         }
     }
 
@@ -438,8 +510,17 @@ impl SimVolume {
 
     fn disk_done(&mut self, now: Instant, id: u64, done: DiskDone, out: &mut Out<VolumeAction>) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        if job.is_flush() && matches!(done, DiskDone::Failed(_)) {
+            self.distrusts_cache = true;
+        }
+        if matches!(job, Job::Source { job: source::Job::Mark(_), .. })
+            && matches!(done, DiskDone::Failed(_))
+        {
+            self.log_unsure = true;
+        }
         match job {
             Job::Recover { region } => self.recovered(region, &done, out),
+            Job::Rewrite => self.rewritten(now, &done, out),
             Job::RecoverFlush => self.recovery_flushed(now, &done, out),
             Job::Clear => {}
             Job::Read { call } => {

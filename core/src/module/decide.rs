@@ -132,7 +132,12 @@ fn standing(view: &View<'_>, beat: &ModuleBeat) -> Standing {
         Relation::LocalNewer if mine => Standing::Mine,
         Relation::LocalNewer => Standing::Nobody(not_up_to_date(view.lineage)),
         Relation::RemoteNewer => Standing::Theirs,
-        Relation::Diverged | Relation::Unrelated => Standing::Nobody(WaitReason::Diverged),
+        // A copy that its own record calls stale or half copied claims nothing.
+        Relation::Diverged | Relation::Unrelated => match (mine, theirs) {
+            (true, false) => Standing::Mine,
+            (false, true) => Standing::Theirs,
+            _ => Standing::Nobody(WaitReason::Diverged),
+        },
     }
 }
 

@@ -80,7 +80,10 @@ impl Direct<'_> {
             return;
         }
         let (config, volume) = daemon_config(&self.plan.setup, host);
-        let volume = SimVolume::new(volume, Rng::new(secret ^ 1));
+        let mut volume = SimVolume::new(volume, Rng::new(secret ^ 1));
+        if machine.os.distrusts_cache {
+            volume.distrust_cache();
+        }
         machine.daemon = Daemon::Node(Box::new(NodeDaemon {
             node: Node::new(config, Rng::new(secret)),
             out: Out::new(),
@@ -111,6 +114,11 @@ impl Direct<'_> {
         let machine = &mut self.machines[host.index()];
         machine.run += 1;
         machine.inbox.clear();
+        machine.os.distrusts_cache = match &machine.daemon {
+            Daemon::Node(node) => node.volume.distrusts_cache(),
+            Daemon::Hosted(hosted) => hosted.port.distrusts_cache.get(),
+            _ => false,
+        };
         machine.daemon = Daemon::Off;
         machine.disk.process_crash();
         self.fact(Fact::Crashed(host));
@@ -136,7 +144,11 @@ impl Direct<'_> {
         machine.paused = false;
         machine.inbox.clear();
         machine.daemon = Daemon::Off;
-        machine.os = super::os::Os { faults_hit: machine.os.faults_hit, ..Default::default() };
+        machine.os = super::os::Os {
+            faults_hit: machine.os.faults_hit,
+            address_sets: machine.os.address_sets,
+            ..Default::default()
+        };
         let cut = machine.disk.power_cut();
         self.hosted_changes(host, Change::PowerFails);
         self.streams.falls_silent(host);

@@ -176,7 +176,8 @@ impl Direct<'_> {
             saved: boot::saved_state(machine),
             witness,
         };
-        let port = Port::new(host, machine.run, machine.clock.local(self.now), birth);
+        let now = machine.clock.local(self.now);
+        let port = Port::new(host, machine.run, now, birth, machine.os.distrusts_cache);
         machine.daemon = Daemon::Hosted(Box::new(HostedDaemon {
             port: Rc::clone(&port),
             store: Store::default(),

@@ -50,6 +50,8 @@ pub(super) struct Os {
     pub(super) address_sets: u32,
     /// When the independent guard removes address and application.
     pub(super) guard: Option<SimTime>,
+    /// A flush failed since the machine started; kept where a power cut forgets it (`/run`).
+    pub(super) distrusts_cache: bool,
     pub(super) scripts: Vec<RunningScript>,
     /// Faults of scripts to come.
     pub(super) faults: Vec<(ScriptKind, ScriptFault, u32)>,

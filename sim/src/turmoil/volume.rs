@@ -47,7 +47,10 @@ pub(super) async fn run(
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let listener = TcpListener::bind((any, STREAM_PORT)).await.map_err(|e| e.to_string())?;
     let (events, mut news) = mpsc::unbounded_channel();
-    let volume = SimVolume::new(config, Rng::new(port.birth.secret ^ 1));
+    let mut volume = SimVolume::new(config, Rng::new(port.birth.secret ^ 1));
+    if port.distrusts_cache.get() {
+        volume.distrust_cache();
+    }
     let peer = port.host.other();
     let mut path = DataPath {
         port: Rc::clone(&port),
@@ -111,6 +114,7 @@ impl DataPath {
 
     fn input(&mut self, input: VolumeInput) {
         self.volume.handle(self.port.now(), input, &mut self.out);
+        self.port.distrusts_cache.set(self.volume.distrusts_cache());
         self.perform();
     }
 

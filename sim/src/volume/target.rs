@@ -170,6 +170,11 @@ impl TargetSide {
                     cx.target_disk(Job::Write, DiskOp::Write(block, content));
                 }
             }
+            // What is read may be cached only: everything is to be written again.
+            Some(Work::Compare(region, digests)) if *cx.distrusts_cache => {
+                let all = (0..config.region_blocks).collect();
+                current.comparison = Some((MarkId(region), digests, all));
+            }
             Some(Work::Compare(region, digests)) => {
                 current.left = config.region_blocks as usize;
                 current.comparison = Some((MarkId(region), digests, Vec::new()));
@@ -208,7 +213,13 @@ impl TargetSide {
             }
             TargetAction::Apply { .. } => self.ordered = true,
             TargetAction::SyncAll => cx.target_disk(Job::Sync, DiskOp::Flush),
-            TargetAction::News(news) => cx.out.push(VolumeAction::News(news)),
+            TargetAction::News(news) => {
+                if matches!(news, havre_core::effect::VolumeNews::CaughtUp { .. }) {
+                    // Whatever might have been cached only has been written and flushed again.
+                    *cx.distrusts_cache = false;
+                }
+                cx.out.push(VolumeAction::News(news));
+            }
             TargetAction::Finished { outcome, .. } => *cx.finished = Some(outcome),
         }
     }

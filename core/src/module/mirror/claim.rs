@@ -68,6 +68,12 @@ impl Mirror {
             Relation::Same if behind => ClaimVerdict::RefusedLineage,
             Relation::Same | Relation::RemoteNewer => ClaimVerdict::Granted,
             _ if !self.settings.shape.replicated => ClaimVerdict::Granted,
+            // This copy claims nothing, and the peer's is whole.
+            _ if local.copy != CopyState::Consistent
+                && beat.lineage.copy == CopyState::Consistent =>
+            {
+                ClaimVerdict::Granted
+            }
             _ => ClaimVerdict::RefusedLineage,
         }
     }

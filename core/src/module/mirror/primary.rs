@@ -50,7 +50,13 @@ impl Mirror {
         let same = compare(&self.keeper.durable().lineage, &beat.lineage) == Relation::Same
             && beat.lineage.copy == CopyState::Consistent
             && beat.lineage.peer_in_sync;
-        let (full, swap) = (beat.full_resync || self.full_resync, beat.swap_wanted);
+        // Only copies with a common history differ in marked places alone.
+        let related = matches!(
+            compare(&self.keeper.durable().lineage, &beat.lineage),
+            Relation::Same | Relation::LocalNewer
+        ) && beat.lineage.current.is_some();
+        let full = beat.full_resync || self.full_resync || !related;
+        let swap = beat.swap_wanted;
         match link {
             Link::Absent if follows && !ready && now >= self.admit_at => self.admit(now, full, out),
             Link::Absent if ready && !self.settings.shape.replicated => {

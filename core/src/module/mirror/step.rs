@@ -197,7 +197,10 @@ impl Mirror {
             match purpose {
                 Purpose::Step => {
                     let step = self.sequence.as_mut().and_then(|s| s.completed(OpId(0)));
-                    if step.is_some() {
+                    if step.is_some() && self.mode == Mode::Stopping {
+                        // What is stopped stays stopped; the record tells of it later or never.
+                        self.advance(now, out);
+                    } else if step.is_some() {
                         self.step_failed(now, WaitReason::Volume(text), out);
                     }
                 }

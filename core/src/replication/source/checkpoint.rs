@@ -55,7 +55,9 @@ impl Checkpoint {
 
 impl Source {
     const fn may_clear(&self) -> bool {
-        matches!(self.mode, Mode::Enlisted | Mode::Resyncing(_)) && self.closing.is_none()
+        self.config.syncs_prove
+            && matches!(self.mode, Mode::Enlisted | Mode::Resyncing(_))
+            && self.closing.is_none()
     }
 
     pub(super) fn checkpoint_deadline(&self) -> Option<Instant> {

@@ -32,6 +32,7 @@ fn config(contract: Contract, mode: WriteMode) -> SourceConfig {
         resync_bytes_per_second_max: None,
         item_bytes_max: 4 << 20,
         checkpoint_period: CHECKPOINT_PERIOD,
+        syncs_prove: true,
     }
 }
 

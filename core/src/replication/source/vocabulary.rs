@@ -304,6 +304,10 @@ pub struct SourceConfig {
     pub item_bytes_max: u64,
     /// How often marks are looked at for clearing. Default [`CHECKPOINT_PERIOD`].
     pub checkpoint_period: Duration,
+    /// Whether a successful sync proves that the local disk holds everything. False after a sync
+    /// failed since the machine started: the system then counts as clean what the disk never got,
+    /// and no mark is cleared until this copy has been rewritten. Default true.
+    pub syncs_prove: bool,
 }
 
 /// Default of [`SourceConfig::checkpoint_period`]: twice this after the last change, an idle
@@ -323,6 +327,7 @@ impl SourceConfig {
             resync_bytes_per_second_max: rfs.resync_bytes_per_second_max,
             item_bytes_max,
             checkpoint_period: CHECKPOINT_PERIOD,
+            syncs_prove: true,
         }
     }
 }
