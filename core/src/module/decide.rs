@@ -127,6 +127,13 @@ fn standing(view: &View<'_>, beat: &ModuleBeat) -> Standing {
             (true, true) => by_rank(view, beat),
             (true, false) => Standing::Mine,
             (false, true) => Standing::Theirs,
+            // Each consented to the other's claim and neither began a generation, or it would be
+            // here: with both present, both hold every acknowledged write.
+            (false, false)
+                if [view.lineage.copy, beat.lineage.copy] == [CopyState::Outdated; 2] =>
+            {
+                by_rank(view, beat)
+            }
             (false, false) => Standing::Nobody(not_up_to_date(view.lineage)),
         },
         Relation::LocalNewer if mine => Standing::Mine,

@@ -15,6 +15,12 @@ use crate::{
 impl Mirror {
     pub(super) fn claimed(&mut self, now: Instant, claim: &Claim, out: &mut Out<Action>) {
         let nonce = claim.nonce;
+        // A claim that the network kept back may be given up already: believe it only if the
+        // peer's heartbeats agree. It is repeated as long as it stands.
+        let stands = self.peer.beat.as_ref().is_some_and(|b| b.wanting || b.serving);
+        if !stands {
+            return;
+        }
         let verdict = self.judge(claim);
         if verdict != ClaimVerdict::Granted {
             out.push(Action::ClaimAnswer { nonce, verdict });

@@ -149,7 +149,7 @@ impl Mirror {
         if self.unfit && self.keeper.durable().lineage.copy == CopyState::Consistent {
             self.unfit_at = Some(now + FOLLOW_PERIOD);
             if !self.keeper.pending().any(|p| *p == Purpose::Unfit) {
-                self.persist(vec![Change::Outdated], Purpose::Unfit, out);
+                self.persist(vec![Change::Inconsistent], Purpose::Unfit, out);
             }
         }
     }

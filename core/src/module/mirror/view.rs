@@ -48,7 +48,7 @@ impl Mirror {
     pub(super) fn lineage(&self) -> Lineage {
         let mut lineage = self.keeper.durable().lineage.clone();
         if self.unfit && lineage.copy == CopyState::Consistent {
-            lineage.copy = CopyState::Outdated;
+            lineage.copy = CopyState::Inconsistent;
         }
         lineage
     }
