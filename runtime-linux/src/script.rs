@@ -13,7 +13,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -78,9 +78,19 @@ impl ScriptPlace {
 
     /// A name that no other module of any daemon on this machine has.
     fn key(&self) -> String {
-        let place = self.user_var.as_os_str().as_encoded_bytes();
-        format!("havre-{}-{}", self.module, &blake3::hash(place).to_hex()[..12])
+        key_of(&self.module, &self.user_var)
     }
+}
+
+fn key_of(module: &str, user_var: &Path) -> String {
+    let place = user_var.as_os_str().as_encoded_bytes();
+    format!("havre-{module}-{}", &blake3::hash(place).to_hex()[..12])
+}
+
+/// Removes the account of the processes of a module that will run here no more; `user_var` as in
+/// [`ScriptPlace`]. Nothing happens while any of them runs.
+pub fn forget(module: &str, user_var: &Path) {
+    Tracker::new(&key_of(module, user_var)).release();
 }
 
 /// The scripts of one module.
@@ -127,7 +137,7 @@ impl Scripts {
         end
     }
 
-    fn start(&self, call: &ScriptCall, path: &std::path::Path) -> io::Result<Child> {
+    fn start(&self, call: &ScriptCall, path: &Path) -> io::Result<Child> {
         let mut command = Command::new(path);
         if call.force {
             command.arg("force");
@@ -236,7 +246,7 @@ fn kill_group(child: &mut Child) {
 }
 
 /// Says what to do about a script that cannot be started.
-fn remedy(path: &std::path::Path, error: &io::Error) -> String {
+fn remedy(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     match error.raw_os_error() {
         Some(libc::EACCES) => {

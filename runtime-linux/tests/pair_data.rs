@@ -6,13 +6,18 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use havre_core::status::State;
 use havre_linux::{
     demo::{spec, workload::Workload},
-    lab::pair::Pair,
+    lab::pair::{HolderProbe, Pair},
     ledger,
 };
 
@@ -35,6 +40,37 @@ fn whole(pair: &Pair) -> usize {
     }
 }
 
+/// Looks at both nodes for as long as it lives: the address never has two holders.
+struct Watch {
+    ending: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Watch {
+    fn start(pair: &Pair) -> Self {
+        let probes = [0, 1].map(|node| pair.holder_probe(node).expect("the machine exists"));
+        let ending = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ending);
+        let thread = std::thread::spawn(move || {
+            let mut looks = 0;
+            while !end.load(Ordering::Relaxed) {
+                let held = probes.each_ref().map(HolderProbe::holds);
+                assert_ne!(held, [true, true], "two holders of the address");
+                looks += 1;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            looks
+        });
+        Self { ending, thread }
+    }
+
+    /// Ends; says how often it looked.
+    fn end(self) -> u64 {
+        self.ending.store(true, Ordering::Relaxed);
+        self.thread.join().expect("never two holders")
+    }
+}
+
 /// Hurts the primary under load, heals it, and reads every acknowledged record back.
 fn nothing_is_lost(hurt: impl Fn(&mut Pair, usize), heal: impl Fn(&mut Pair, usize)) {
     if !rustix::process::geteuid().is_root() {
@@ -49,9 +85,12 @@ fn nothing_is_lost(hurt: impl Fn(&mut Pair, usize), heal: impl Fn(&mut Pair, usi
     let address: SocketAddr = (pair.virtual_address(), havre_linux::demo::PORT).into();
     let place = pair.lab().client_namespace().expect("a copy of a descriptor");
     let workload = Workload::start(place, address);
+    let watch = Watch::start(&pair);
+    let mut faults = Vec::new();
     for round in 0..rounds() {
         assert!(workload.wait_for(100, LIMIT), "round {round}: nobody answers before the fault");
         let primary = whole(&pair);
+        faults.push(Instant::now());
         hurt(&mut pair, primary);
         pair.wait_for_one_of(1 - primary, &[State::Alone, State::Prim], LIMIT)
             .expect("the other node takes over");
@@ -60,6 +99,7 @@ fn nothing_is_lost(hurt: impl Fn(&mut Pair, usize), heal: impl Fn(&mut Pair, usi
         whole(&pair);
     }
     let seen = workload.stop();
+    let looks = watch.end();
     let found = pair
         .lab()
         .as_client(|| ledger::Client::connect(address, Duration::from_secs(10))?.read())
@@ -67,6 +107,14 @@ fn nothing_is_lost(hurt: impl Fn(&mut Pair, usize), heal: impl Fn(&mut Pair, usi
     let lost: Vec<u64> = seen.lost(&found).collect();
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), seen.acknowledged.len());
     assert!(seen.acknowledged.len() >= 200, "{} acknowledged", seen.acknowledged.len());
+    faults.push(Instant::now());
+    let gaps: Vec<u128> = (faults.windows(2))
+        .map(|round| seen.longest_gap_between(round[0], round[1]).as_millis())
+        .collect();
+    let acknowledged = seen.acknowledged.len();
+    eprintln!(
+        "{acknowledged} acknowledged, 0 lost, gaps {gaps:?} ms, {looks} looks at the address"
+    );
 }
 
 #[test]

@@ -27,6 +27,7 @@ use crate::{
     interface,
     lab::{Lab, Machine, SharedPath, namespace::NetworkNamespace},
     netlink::{Family, Netlink},
+    script,
 };
 
 /// Name of the module.
@@ -377,6 +378,8 @@ impl Drop for Pair {
             // Every process on the machine, so that nothing writes into the directory any more.
             let _ = self.lab.machine_mut(number).power_off();
             self.reap(number);
+            // A killed daemon leaves its control groups behind, for the next one to find.
+            script::forget(MODULE, &self.state_dir(number).join("var").join(MODULE));
         }
     }
 }
