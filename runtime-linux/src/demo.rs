@@ -154,11 +154,6 @@ fn round(pair: &mut Pair, workload: &Workload, number: u32) -> Result<Round> {
     await_records(workload, "after the takeover")?;
     say(&format!("bringing {} back: it copies what changed meanwhile", name(primary)));
     pair.revive(primary)?;
-    pair.wait_for(primary, State::Stop, LIMIT)
-        .or_else(|_| pair.wait_for(primary, State::Second, LIMIT))?;
-    if pair.status(primary).is_some_and(|status| status.state == State::Stop) {
-        pair.order(primary, "second")?;
-    }
     let copied = follow_resync(pair, other, primary)?;
     say(&format!("{} is up to date again", name(primary)));
     await_records(workload, "after the resynchronisation")?;

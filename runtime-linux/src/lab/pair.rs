@@ -35,6 +35,8 @@ pub const MODULE: &str = "demo";
 /// Number of the witness's machine.
 pub const WITNESS: usize = 2;
 const NAMES: [&str; 3] = ["node1", "node2", "witness"];
+/// How long a node may take to serve after its start.
+const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 
 /// What the pair runs.
@@ -203,13 +205,34 @@ impl Pair {
             self.start(number)?;
         }
         for number in [0, 1] {
-            self.wait_for(number, State::Stop, Duration::from_secs(20))?;
+            self.wait_for(number, State::Stop, START_LIMIT)?;
         }
-        self.order(0, "prim")?;
-        self.wait_for(0, State::Alone, Duration::from_secs(60))?;
-        self.order(1, "second")?;
-        self.wait_for(0, State::Prim, Duration::from_secs(60))?;
-        self.wait_for(1, State::Second, Duration::from_secs(60))
+        self.bring_to(0, State::Alone, "prim")?;
+        self.bring_to(1, State::Second, "second")?;
+        self.wait_for(0, State::Prim, START_LIMIT)
+    }
+
+    /// Waits until a node that has just been started is in a state, and gives it the order that
+    /// leads there if it does not go there by itself.
+    ///
+    /// # Errors
+    /// It does not get there in time.
+    pub fn bring_to(&self, number: usize, state: State, order: &str) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if self.wait_for_one_of(number, &[State::Stop, state], START_LIMIT)? == state {
+                return Ok(());
+            }
+            // Refused while the other node is not heard yet, or if it has started by itself.
+            let ordered = self.order(number, order);
+            let arrived = self.wait_for(number, state, Duration::from_secs(1));
+            if arrived.is_ok() {
+                return Ok(());
+            }
+            if begun.elapsed() > START_LIMIT {
+                return ordered.and(arrived);
+            }
+        }
     }
 
     /// The module on a node, as its daemon says; `None` if it does not answer.
