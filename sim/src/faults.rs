@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// When the first fault may strike: the pair has been formed by then.
-const FIRST_FAULT_US: u64 = 5_000_000;
+const FIRST_FAULT_US: u64 = 32_000_000;
 /// How long a healed cluster may take to be whole again, besides the heartbeat time-out.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
 /// Quiet time before copies are compared.

@@ -93,7 +93,8 @@ pub fn decide(view: &View<'_>) -> Decision {
         Wish::Second => return Wait(WaitReason::PeerNotReady),
         Wish::None => {}
     }
-    if view.failover_off {
+    // With both nodes started, the data decide who is primary, as at any start.
+    if view.failover_off && !beat.started {
         return Wait(WaitReason::FailoverOff);
     }
     if view.promised || beat.wanting {
@@ -102,6 +103,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     match standing(view, beat) {
         Standing::Mine if view.yielding => Wait(WaitReason::PeerNotReady),
         Standing::Mine => Promote(origin(view)),
+        Standing::Theirs if view.failover_off => Wait(WaitReason::FailoverOff),
         Standing::Theirs if view.yielding || beat.started => Wait(WaitReason::PeerNotReady),
         Standing::Theirs => Wait(not_up_to_date(view.lineage)),
         Standing::Nobody(reason) => Wait(reason),
