@@ -1,4 +1,5 @@
-//! `cargo bench --bench volume [-- DIRECTORY [SECONDS [ROUNDS]]]`: the table of docs/performance.md.
+//! The table of docs/performance.md:
+//! `cargo bench --bench volume [-- DIRECTORY [SECONDS [ROUNDS]]]`.
 
 use std::{path::PathBuf, time::Duration};
 

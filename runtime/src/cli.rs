@@ -175,7 +175,12 @@ pub struct DemoArgs {
     #[arg(long)]
     pub ledger: bool,
     /// How often the primary is killed.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
     pub rounds: u32,
 }
 

@@ -35,9 +35,12 @@ const LINE_BYTES_MAX: usize = 2_000;
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 const SUFFIX: &str = "output";
 
+/// What is done with one line: of which script, and its text.
+type TakeLine = dyn Fn(&str, &str) + Send + Sync;
+
 /// Takes one line: the script's name and the text.
 #[derive(Clone)]
-pub struct Sink(Arc<dyn Fn(&str, &str) + Send + Sync>);
+pub struct Sink(Arc<TakeLine>);
 
 impl Sink {
     /// Wraps a function.

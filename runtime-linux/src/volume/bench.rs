@@ -279,12 +279,11 @@ fn measure(directory: &Path, work: Work, time: Duration) -> io::Result<f64> {
             let file = File::create(directory.join("synced"))?;
             let block = vec![1u8; 4096];
             let mut offset = 0;
-            let rate = repeat(time, || {
+            repeat(time, || {
                 file.write_all_at(&block, offset % FILE_BYTES)?;
                 offset += 4096;
                 file.sync_data()
-            });
-            rate
+            })
         }
         Work::RandomBuffered => {
             let file = filled(directory, 0)?;

@@ -63,6 +63,7 @@ struct Intake {
     events: VecDeque<Taken>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 enum Taken {
     Operation(u8, Operation),
     Closed(FileId),
@@ -79,6 +80,7 @@ impl Interceptor for Intake {
 }
 
 /// An open request of the application.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 enum Pending {
     Waiting(u8, Operation),
     Flushing(u8, Operation),
@@ -121,6 +123,7 @@ const SETTLE_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl SourceSide {
     /// Mounts over every directory. Whatever fails leaves nothing mounted.
+    #[expect(clippy::result_large_err, reason = "the table is given back, once in a mount")]
     pub(super) fn start(
         settings: &Settings,
         table: MarkTable,

@@ -95,6 +95,7 @@ pub(super) struct TargetSide {
 
 impl TargetSide {
     /// Covers the directories and begins to connect.
+    #[expect(clippy::result_large_err, reason = "the table is given back, once in a role")]
     pub(super) fn start(
         settings: &Settings,
         mut table: MarkTable,

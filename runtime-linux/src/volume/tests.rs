@@ -345,7 +345,7 @@ fn the_application_keeps_writing_during_a_resynchronisation() {
         let mut count = 0u32;
         while stopped.try_recv().is_err() {
             file.write_all(&pattern(1000, count as u8)).expect("write");
-            if count % 16 == 0 {
+            if count.is_multiple_of(16) {
                 file.sync_data().expect("fdatasync");
                 file.seek(SeekFrom::Start(u64::from(count % 7) * 100_000)).expect("seek");
             }

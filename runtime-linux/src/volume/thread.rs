@@ -121,6 +121,7 @@ pub fn start(
     Ok((VolumeHandle { mounts_outlived, control, waker, thread }, receiver))
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one role in a thread")]
 enum Role {
     Idle { table: Option<MarkTable> },
     Source(Box<SourceSide>),

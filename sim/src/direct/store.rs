@@ -7,6 +7,9 @@ use crate::{
     time::SimTime,
 };
 
+/// An order that has ended, and what the disk said.
+pub(super) type Ended<T> = (T, Result<(), String>);
+
 /// Records waiting to be saved; `T` names the order.
 #[derive(Debug, Clone)]
 pub(super) struct Store<T> {
@@ -50,7 +53,7 @@ impl<T> Store<T> {
         now: SimTime,
         done: &DiskDone,
         disk: &mut SimDisk,
-    ) -> (Option<Submitted>, Option<(T, Result<(), String>)>) {
+    ) -> (Option<Submitted>, Option<Ended<T>>) {
         self.ticket = None;
         if let DiskDone::Failed(error) = done {
             let (order, _) = self.queue.pop_front().expect("its job was under way");

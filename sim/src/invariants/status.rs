@@ -1,4 +1,5 @@
-//! A status never claims what is not so for longer than an instant: a green primary runs its application and holds its
+//! A status never claims what is not so for longer than an instant: a green primary runs its
+//! application and holds its
 //! address, a stopped or waiting node does neither.
 
 use havre_core::{

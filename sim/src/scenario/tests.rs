@@ -1,3 +1,5 @@
+//! Scenario files are read strictly, and written as they are read.
+
 use super::*;
 
 const MINIMAL: &str = r#"

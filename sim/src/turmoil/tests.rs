@@ -1,3 +1,5 @@
+//! The turmoil engine repeats itself and agrees with the direct one.
+
 use super::*;
 use crate::{faults, report};
 

@@ -183,6 +183,11 @@ impl SourceSide {
                     open.failed = error.is_some();
                 }
                 self.input(SourceInput::Applied { ticket, applied }, cx);
+                if applied == Applied::Unsure {
+                    // Only comparing tells what the disk made of it.
+                    cx.out.push(VolumeAction::Disconnect);
+                    self.gone("a write failed halfway".to_owned(), cx);
+                }
             }
             Job::Flush(ticket) => {
                 self.input(SourceInput::Flushed { ticket, ok: error.is_none() }, cx);

@@ -16,6 +16,9 @@ use super::scan::{
 };
 use crate::volume::{place::Places, tree};
 
+/// An open directory and a name in it.
+type InDirectory<'a> = (std::sync::Arc<std::os::fd::OwnedFd>, &'a [u8]);
+
 /// Bytes of one write step.
 const WRITE_BYTES: u64 = 1 << 20;
 /// Attempts to bring the directories above an item to the target.
@@ -145,6 +148,7 @@ impl Copier {
     }
 
     /// Sends the blocks at these positions of a region, neighbours together.
+    #[expect(clippy::too_many_arguments, reason = "each is one coordinate of what is sent")]
     fn send_blocks(
         &mut self,
         file: &Location,
@@ -219,10 +223,7 @@ impl Copier {
         link.send(&Step::Finish { file: file.clone(), size, attributes }, &[])
     }
 
-    fn parent<'a>(
-        &mut self,
-        place: &'a Location,
-    ) -> Result<Option<(std::sync::Arc<std::os::fd::OwnedFd>, &'a [u8])>, Stop> {
+    fn parent<'a>(&mut self, place: &'a Location) -> Result<Option<InDirectory<'a>>, Stop> {
         if place.path.is_empty() {
             return Ok(Some((self.places.directory(place)?, b".")));
         }
@@ -358,6 +359,7 @@ impl Copier {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one listing, and where to")]
     fn send_list(
         &mut self,
         due: &Due,

@@ -29,6 +29,9 @@ use crate::{
     waker::Waker,
 };
 
+/// A step of a resynchronisation and its payload, as they travel.
+type EncodedStep = (Vec<u8>, Vec<u8>);
+
 /// Steps made and not yet taken by the loop.
 const STEPS_MAX: usize = 8;
 
@@ -70,7 +73,7 @@ pub(super) struct Copying {
     waker: Arc<Waker>,
     number: u64,
     round: Round,
-    ready: HashMap<MarkId, VecDeque<(Vec<u8>, Vec<u8>)>>,
+    ready: HashMap<MarkId, VecDeque<EncodedStep>>,
 }
 
 struct ToLoop {
