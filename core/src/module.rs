@@ -179,6 +179,7 @@ impl Module {
     /// Tells the guard until when this module may serve here if nothing more is heard of the
     /// daemon: the end of the right to run, and in any case before the peer gives this node up.
     fn guard(&mut self, now: Instant, out: &mut Out<Effect>) {
+        // See `expire` for what follows if the daemon is late.
         let until = match (self.mirror.serving(), self.quorum.held()) {
             (true, true) => {
                 self.guard_at = Some(now + self.timeout / 8);
@@ -205,6 +206,17 @@ impl Module {
         if !settled {
             self.guarded = until;
             out.push(Effect::Guard { module: self.id, until });
+        }
+    }
+
+    /// A daemon that was asleep for too long finds that its guard has acted, or is about to: what
+    /// it believed to be running is gone.
+    fn expire(&mut self, now: Instant, out: &mut Out<Effect>) {
+        let acted = self.guarded.is_some_and(|until| now >= until);
+        if acted && self.quorum.held() && self.mirror.serving() {
+            let mut steps = self.tell_quorum(now, quorum::Input::Release);
+            steps.extend(self.tell_mirror(now, mirror::Input::Quorum(quorum::Action::Lost)));
+            self.route(now, steps, out);
         }
     }
 
@@ -347,6 +359,7 @@ impl Machine for Module {
     type Action = Effect;
 
     fn handle(&mut self, now: Instant, input: Input, out: &mut Out<Effect>) {
+        self.expire(now, out);
         let steps = match input {
             Input::Heard { link, heard, beat } => {
                 self.heard(now, link, heard, beat, out);
@@ -381,6 +394,7 @@ impl Machine for Module {
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Out<Effect>) {
         let passed = self.deadline().is_some_and(|at| now >= at);
+        self.expire(now, out);
         let due = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
         // Losing the right comes first: everything else must see it.
         if due(self.quorum.deadline()) {

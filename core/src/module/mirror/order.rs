@@ -51,7 +51,7 @@ impl Mirror {
             ModuleOrder::Start if !stopped => {
                 Some(format!("{name} is started already and waits: see `havre state -v`"))
             }
-            ModuleOrder::Prim { .. } if self.beat().is_some_and(|b| b.serving) => Some(format!(
+            ModuleOrder::Prim { .. } if self.beat().is_some_and(|b| b.open) => Some(format!(
                 "{name} is already primary on {}: to move it here, use `swap`",
                 self.settings.peer_name
             )),
