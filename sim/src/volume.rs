@@ -245,24 +245,11 @@ impl SimVolume {
         out: &mut Out<VolumeAction>,
         act: impl FnOnce(&mut SourceSide, &mut Cx<'_>),
     ) {
-        let Role::Source(side) = &mut self.role else { return };
-        let Some(marks) = &mut self.marks else { return };
-        let mut finished = None;
-        let mut cx = Cx {
-            now,
-            config: &self.config,
-            distrusts_cache: &mut self.distrusts_cache,
-            marks,
-            jobs: &mut self.jobs,
-            last_job: &mut self.last_job,
-            life: self.life,
-            out,
-            finished: &mut finished,
-        };
-        act(side, &mut cx);
-        if let Some(outcome) = finished {
-            self.role_finished(now, outcome, out);
-        }
+        self.in_role(now, out, |role, cx| {
+            if let Role::Source(side) = role {
+                act(side, cx);
+            }
+        });
     }
 
     fn target(
@@ -271,7 +258,20 @@ impl SimVolume {
         out: &mut Out<VolumeAction>,
         act: impl FnOnce(&mut TargetSide, &mut Cx<'_>),
     ) {
-        let Role::Target(side) = &mut self.role else { return };
+        self.in_role(now, out, |role, cx| {
+            if let Role::Target(side) = role {
+                act(side, cx);
+            }
+        });
+    }
+
+    /// Lets the side that is in role act, and ends the order that it has carried out.
+    fn in_role(
+        &mut self,
+        now: Instant,
+        out: &mut Out<VolumeAction>,
+        act: impl FnOnce(&mut Role, &mut Cx<'_>),
+    ) {
         let Some(marks) = &mut self.marks else { return };
         let mut finished = None;
         let mut cx = Cx {
@@ -285,7 +285,7 @@ impl SimVolume {
             out,
             finished: &mut finished,
         };
-        act(side, &mut cx);
+        act(&mut self.role, &mut cx);
         if let Some(outcome) = finished {
             self.role_finished(now, outcome, out);
         }

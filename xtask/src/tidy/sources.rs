@@ -121,8 +121,9 @@ mod tests {
             assert_eq!(machine_paths(&file("a.rs", &path(name)), root).len(), 1, "{name}");
         }
         assert_eq!(machine_paths(&file("a.md", "see /srv/checkout/core"), root).len(), 1);
-        assert!(
-            machine_paths(&file("a.rs", "target/work/x $DIR/home/x /var/lib/x"), root).is_empty()
-        );
+        for name in FOREIGN {
+            let relative = format!("target/{name}/x $DIR/{name}/x /var/lib/x");
+            assert!(machine_paths(&file("a.rs", &relative), root).is_empty(), "{name}");
+        }
     }
 }
