@@ -273,7 +273,10 @@ where
                         let _ = asker.send(answer);
                     }
                 }
-                Effect::Notify(event) => self.os.notify(&event),
+                Effect::Notify(event) => {
+                    self.os.notify(&event);
+                    self.letters.tell();
+                }
                 Effect::Guard { module, until } => self.os.guard(module, until),
                 other => {
                     for void in self.lanes.withdrawn_by(&other) {

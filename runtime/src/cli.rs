@@ -15,16 +15,18 @@ mod witness;
 
 use std::{
     ffi::OsString,
+    fmt,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
 };
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    admin::client::Client,
+    admin::{client::Client, health::HEALTH_PORT_DEFAULT},
     daemon::{self, Platform},
     events::trace::{self, TraceFormat},
     modules::check_name,
@@ -160,9 +162,42 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct DaemonArgs {
+    /// TCP port at which load balancers ask whether a module serves here (`/health/AM`), or `off`.
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "HAVRE_HEALTH_PORT",
+        default_value_t = HealthPort(Some(HEALTH_PORT_DEFAULT))
+    )]
+    health_port: HealthPort,
     /// How the daemon's own traces look (HAVRE_LOG selects what is traced).
     #[arg(long, value_enum, default_value = "text")]
     trace: TraceFormat,
+}
+
+/// A port, or none.
+#[derive(Debug, Clone, Copy)]
+struct HealthPort(Option<u16>);
+
+impl FromStr for HealthPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            _ if text == "off" => Ok(Self(None)),
+            Ok(0) | Err(_) => Err("must be a port from 1 to 65535, or off"),
+            Ok(port) => Ok(Self(Some(port))),
+        }
+    }
+}
+
+impl fmt::Display for HealthPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(port) => port.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
 }
 
 /// Arguments of `havre demo`.
@@ -230,7 +265,7 @@ fn execute<C: Commands>(commands: &C, cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Daemon(args) => {
             trace::start(args.trace);
-            daemon::run(&commands.platform()?, dir)?;
+            daemon::run(&commands.platform()?, dir, args.health_port.0)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Cluster(command) => cluster::run(dir, command),

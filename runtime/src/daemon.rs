@@ -24,7 +24,10 @@ use tokio::{sync::mpsc, task::LocalSet};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::api::{self, Api, Reload},
+    admin::{
+        api::{self, Api, Reload},
+        health::{self, Board},
+    },
     agent::{self, AgentConfig, Inbox, Letters},
     cluster::{self, Membership},
     events::{report::Reporter, text::Names},
@@ -102,26 +105,34 @@ enum End {
     Reload(Reload),
 }
 
-/// Runs the daemon of a state directory on a runtime of its own.
+/// Runs the daemon of a state directory on a runtime of its own. `health_port`: where load
+/// balancers ask for the modules' state; `None`: nowhere.
 ///
 /// # Errors
 /// It cannot start, or its agent failed.
-pub fn run<P: Platform>(platform: &P, state_dir: &Path) -> Result<()> {
+pub fn run<P: Platform>(platform: &P, state_dir: &Path, health_port: Option<u16>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    LocalSet::new().block_on(&runtime, serve(platform, state_dir))
+    LocalSet::new().block_on(&runtime, serve(platform, state_dir, health_port))
 }
 
-async fn serve<P: Platform>(platform: &P, state_dir: &Path) -> Result<()> {
+async fn serve<P: Platform>(
+    platform: &P,
+    state_dir: &Path,
+    health_port: Option<u16>,
+) -> Result<()> {
     let _lock = StateLock::take(state_dir)?;
     let membership = Membership::load(state_dir)?;
     let cluster = format!("{:016x}", membership.cluster().0);
     info!(node = membership.name(), cluster, "havre starts");
+    let board = Board::default();
+    let serving = health_port.map(|port| health::Server::start(port, board.clone()));
+    let _serving = serving.transpose().context("cannot start the health check")?;
     let mut applied: Option<Reload> = None;
     loop {
-        let outcome = one_run(platform, state_dir, &membership, applied.take()).await?;
+        let outcome = one_run(platform, state_dir, (&membership, &board), applied.take()).await?;
         match outcome {
             End::Stopped => return Ok(()),
             End::Reload(reply) => applied = Some(reply),
@@ -136,11 +147,12 @@ type Running = tokio::task::JoinHandle<Result<(), String>>;
 async fn one_run<P: Platform>(
     platform: &P,
     state_dir: &Path,
-    membership: &Membership,
+    (membership, board): (&Membership, &Board),
     applied: Option<Reload>,
 ) -> Result<End> {
     let (inbox, letters) = agent::inbox();
     let mut agent = start_agent(platform, state_dir, membership, (&inbox, letters)).await?;
+    tokio::task::spawn_local(health::keep(board.clone(), inbox.clone()));
     let (reload, reloads) = mpsc::unbounded_channel();
     let api = Api {
         inbox: inbox.clone(),

@@ -97,8 +97,8 @@ fn commands_lead_from_nothing_to_a_pair_with_a_witness() {
     };
     let processes = [
         run(&w, format!("witness --listen {witness}")),
-        run(&a, "daemon".to_owned()),
-        run(&b, "daemon".to_owned()),
+        run(&a, "daemon --health-port off".to_owned()),
+        run(&b, "daemon --health-port off".to_owned()),
     ];
     for dir in [&a, &b] {
         toy::until("the daemon answers", || toy::status(&Client::of(dir)));

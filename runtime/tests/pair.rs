@@ -35,7 +35,7 @@ impl Daemon {
     fn start(dir: &Path) -> Self {
         let (stop, state_dir) = (Stop::new(), dir.to_owned());
         let platform = ToyPlatform { stop: stop.clone() };
-        let thread = Some(std::thread::spawn(move || daemon::run(&platform, &state_dir)));
+        let thread = Some(std::thread::spawn(move || daemon::run(&platform, &state_dir, None)));
         let daemon = Self { client: Client::of(dir), stop, thread };
         until("the interface answers", || toy::status(&daemon.client));
         daemon
@@ -141,7 +141,7 @@ fn a_second_daemon_on_the_same_state_directory_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let [a, _] = new_pair(dir.path());
     let one = Daemon::start(&a);
-    let error = daemon::run(&ToyPlatform { stop: Stop::new() }, &a).expect_err("in use");
+    let error = daemon::run(&ToyPlatform { stop: Stop::new() }, &a, None).expect_err("in use");
     assert!(error.to_string().contains("--state-dir"), "{error}");
     one.stop();
 }

@@ -5,7 +5,7 @@ use havre_core::{
     ids::ModuleId,
 };
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// The agent has ended: the daemon is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -27,18 +27,21 @@ pub(super) enum Letter {
 #[derive(Debug, Clone)]
 pub struct Inbox {
     sender: mpsc::UnboundedSender<Letter>,
+    told: watch::Receiver<u64>,
 }
 
 /// The agent's end of its inbox.
 #[derive(Debug)]
 pub struct Letters {
     receiver: mpsc::UnboundedReceiver<Letter>,
+    told: watch::Sender<u64>,
 }
 
 /// Makes the two ends of an inbox.
 pub fn inbox() -> (Inbox, Letters) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Inbox { sender }, Letters { receiver })
+    let (tells, told) = watch::channel(0);
+    (Inbox { sender, told }, Letters { receiver, told: tells })
 }
 
 impl Inbox {
@@ -57,6 +60,14 @@ impl Inbox {
         let _ = self.sender.send(Letter::Volume { module, news });
     }
 
+    /// Returns when the node has told news that this clone has not waited for yet.
+    ///
+    /// # Errors
+    /// The agent has ended.
+    pub async fn news(&mut self) -> Result<(), AgentGone> {
+        self.told.changed().await.map_err(|_| AgentGone)
+    }
+
     /// Ends the agent, without stopping its modules.
     pub fn stop(&self) {
         let _ = self.sender.send(Letter::Stop);
@@ -66,6 +77,11 @@ impl Inbox {
 impl Letters {
     pub(super) async fn next(&mut self) -> Option<Letter> {
         self.receiver.recv().await
+    }
+
+    /// Wakes those who wait for news.
+    pub(super) fn tell(&self) {
+        self.told.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(super) fn try_next(&mut self) -> Option<Letter> {
