@@ -18,7 +18,7 @@ use havre_core::{
         self,
         cluster::ClusterConfig,
         error::{ConfigErrors, Diagnostic},
-        module::ModuleConfig,
+        module::{ModuleConfig, ServiceMode},
     },
     ids::ModuleId,
     module::ModuleSetup,
@@ -65,6 +65,14 @@ pub enum ModuleError {
     /// Not a possible number.
     #[error("module number {0}: must be between 1 and {MODULE_ID_MAX}")]
     Id(u16),
+    /// The daemon does not run such modules.
+    #[error("module \"{name}\": mode=\"{mode}\" can be checked, but this daemon does not run it")]
+    Mode {
+        /// Its name.
+        name: String,
+        /// Its mode.
+        mode: &'static str,
+    },
     /// The operating system refused.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -218,6 +226,10 @@ fn read(
     let text = fs::read_to_string(&file)
         .map_err(|source| ModuleError::Io { path: file.clone(), source })?;
     let parsed = config::module::parse(&file, &text, cluster, &environment(name))?;
+    let mode = parsed.value.service.mode;
+    if mode != ServiceMode::Mirror {
+        return Err(ModuleError::Mode { name: name.to_owned(), mode: mode.word() });
+    }
     let signature = config::signature(cluster, &parsed.value);
     let (name, dir, notices) = (name.to_owned(), dir.to_owned(), parsed.notices);
     Ok(Module { id, name, dir, config: parsed.value, signature, notices })

@@ -66,6 +66,12 @@ impl ClusterConfig {
         u16::try_from(index).ok().map(NodeId)
     }
 
+    /// The nodes, in order.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let count = u16::try_from(self.nodes.len()).expect("the parser bounds their number");
+        (0..count).map(NodeId)
+    }
+
     /// The name of a node; `witness` for the witness, `?` for a number that is not a member.
     pub fn name_of(&self, node: NodeId) -> &str {
         if node == NodeId::WITNESS {

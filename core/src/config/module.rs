@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config::cluster::LinkTiming, ids::NodeId};
 
+mod balance;
+mod farm;
 mod heart;
+mod mode;
 mod parse;
 mod quorum;
 mod rfs;
@@ -14,20 +17,30 @@ mod service;
 mod user;
 mod vip;
 
+pub use balance::{
+    GROUPS_MAX, GroupConfig, HostPower, RULES_MAX, RuleConfig, RuleFilter, RuleProtocol,
+};
+pub use farm::FarmConfig;
+pub use mode::ServiceMode;
 pub use parse::parse;
+pub use vip::{InterfaceConfig, InterfaceKind, VirtualAddrConfig, VirtualMac};
 
 /// The whole of `userconfig.xml`, macros expanded, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleConfig {
     /// `<service>`.
     pub service: ServiceConfig,
-    /// `<heart>`.
+    /// The nodes of the module, in order: those on its networks. Two for a mirror.
+    pub members: Vec<NodeId>,
+    /// `<heart>` of a mirror; without heartbeats in the other modes.
     pub heart: HeartConfig,
-    /// `<vip>`, interface by interface.
+    /// `<farm>`; present exactly if the mode is [`ServiceMode::Farm`].
+    pub farm: Option<FarmConfig>,
+    /// `<vip>`, interface by interface; one with real and virtual addresses counts as several.
     pub interfaces: Vec<InterfaceConfig>,
     /// Whether connections to the virtual address are reset before it is removed. Default on.
     pub tcp_reset: bool,
-    /// `<rfs>`.
+    /// `<rfs>`; only in a mirror.
     pub rfs: Option<RfsConfig>,
     /// `<user>`; without it no script runs.
     pub user: Option<UserConfig>,
@@ -38,6 +51,8 @@ pub struct ModuleConfig {
 /// `<service>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceConfig {
+    /// Architecture of the module.
+    pub mode: ServiceMode,
     /// Start with the daemon.
     pub boot: BootPolicy,
     /// Delay before that start. Default 0.
@@ -96,36 +111,6 @@ pub struct HeartbeatConfig {
     pub ident: String,
     /// Timing of this link.
     pub timing: LinkTiming,
-}
-
-/// `<vip><interface_list><interface>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InterfaceConfig {
-    /// Watch the interface (acted on by checkers). Default on.
-    pub check: bool,
-    /// Repeat gratuitous ARP. Default off.
-    pub arp_reroute: bool,
-    /// Period of that. Default 60 s.
-    pub arp_interval: Duration,
-    /// How long it goes on. Default 1200 s.
-    pub arp_elapse: Duration,
-    /// Network card; `None`: found from the address's network.
-    pub name: Option<String>,
-    /// The addresses.
-    pub addresses: Vec<VirtualAddrConfig>,
-}
-
-/// `<virtual_addr>` of a mirror.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VirtualAddrConfig {
-    /// The address.
-    pub addr: IpAddr,
-    /// Prefix length from `netmask`; `None`: that of the network card.
-    pub prefix: Option<u8>,
-    /// Watch the address (acted on by checkers). Default on.
-    pub check: bool,
-    /// Count its connections. Default off.
-    pub connections: bool,
 }
 
 /// `async=`: when a barrier of the application returns.
@@ -197,7 +182,7 @@ pub struct UserConfig {
     pub variables: Vec<(String, String)>,
 }
 
-/// Who decides when all heartbeats of the peer are lost.
+/// Who decides when all heartbeats of the peer are lost. `None` in a farm or light module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QuorumPolicy {
     /// Heartbeats only: a cut network makes two primaries.
@@ -209,6 +194,14 @@ pub enum QuorumPolicy {
 }
 
 impl ModuleConfig {
+    /// The networks by which the members watch each other, with pulse and time-out of each; none
+    /// for a light module.
+    pub fn networks(&self) -> Vec<(&str, LinkTiming)> {
+        let heartbeats = self.heart.heartbeats.iter().map(|h| (h.name.as_str(), h.timing));
+        let farm = self.farm.iter().flat_map(FarmConfig::networks);
+        heartbeats.chain(farm).collect()
+    }
+
     /// UDP and TCP ports follow from the module's number (reference: safekit.md section 6.6).
     pub fn data_port(&self, module: crate::ids::ModuleId) -> u16 {
         let default = 5600u16.saturating_add(module.0.saturating_sub(1).saturating_mul(4));

@@ -157,6 +157,16 @@ impl<'e> View<'e> {
         Self { element, spec }
     }
 
+    /// The element's name.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    /// Whether the file gives the attribute a value, right or wrong.
+    pub(crate) fn is_written(&self, name: &str) -> bool {
+        self.element.attribute(name).is_some()
+    }
+
     /// Where the element begins.
     pub(crate) const fn at(&self) -> Position {
         self.element.at

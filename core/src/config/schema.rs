@@ -112,6 +112,10 @@ pub enum Kind {
     Address,
     /// An IPv4 mask such as `255.255.255.0`, or a prefix length.
     Mask,
+    /// A MAC address of no card: unicast, as `5a:fe:0a:00:00:32`.
+    Mac,
+    /// `*`, or a value of that kind.
+    AnyOr(&'static Kind),
     /// An absolute path.
     Directory,
     /// A path below its directory.
@@ -140,6 +144,8 @@ impl Kind {
             Self::Host => "address or host name".to_owned(),
             Self::Address => "numeric address, IPv4 or IPv6".to_owned(),
             Self::Mask => "mask such as `255.255.255.0`, or prefix length".to_owned(),
+            Self::Mac => "unicast MAC address such as `5a:fe:0a:00:00:32`".to_owned(),
+            Self::AnyOr(kind) => format!("`*`, or {}", kind.words()),
             Self::Directory => "absolute path".to_owned(),
             Self::RelativePath => "relative path".to_owned(),
             Self::Pattern => "POSIX extended regular expression".to_owned(),

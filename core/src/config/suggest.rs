@@ -11,7 +11,9 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let wanted = name.to_lowercase();
     let mut best: Option<(usize, &'a str)> = None;
     for candidate in known {
-        let limit = (wanted.chars().count().max(candidate.len()) / 3).max(1);
+        let longer = wanted.chars().count().max(candidate.chars().count());
+        // Names of one letter have nothing in common unless they are equal.
+        let limit = (longer / 3).max(1).min(longer.saturating_sub(1));
         let distance = distance(&wanted, &candidate.to_lowercase());
         if distance <= limit && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));

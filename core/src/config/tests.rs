@@ -9,6 +9,7 @@ use super::{
 };
 
 mod cluster_xml;
+mod farm;
 mod limits;
 mod oddities;
 mod userconfig_xml;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::{
+    module::VirtualMac,
     schema::Kind,
     suggest,
     time::{self, TimeError, Written},
@@ -55,6 +56,13 @@ pub(crate) fn fault(name: &str, kind: &Kind, value: &str) -> Option<Fault> {
         Kind::Host => check(address(value).is_some() || is_host_name(value)),
         Kind::Address => fault_of_address(name, value),
         Kind::Mask => check(prefix(value).is_some()),
+        Kind::Mac => {
+            let mac = value.parse::<VirtualMac>();
+            // The lowest bit of the first byte marks a group address, which no source may be.
+            check(mac.is_ok_and(|mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6]))
+        }
+        Kind::AnyOr(_) if value.trim() == "*" => None,
+        Kind::AnyOr(kind) => fault(name, kind, value),
         Kind::Directory => fault_of_directory(name, value),
         Kind::RelativePath => check(is_relative(value)),
         Kind::Pattern => fault_of_pattern(name, value),

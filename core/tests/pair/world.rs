@@ -68,6 +68,7 @@ pub(crate) fn config(quorum: QuorumPolicy, failover: bool, prim: DefaultPrimary)
     let ip = "10.0.0.9".parse().expect("an address");
     ModuleConfig {
         service: ServiceConfig {
+            mode: ServiceMode::Mirror,
             boot: BootPolicy::Off,
             boot_delay: Duration::ZERO,
             failover,
@@ -76,6 +77,8 @@ pub(crate) fn config(quorum: QuorumPolicy, failover: bool, prim: DefaultPrimary)
             loop_interval: Duration::from_secs(86_400),
             automatic_reboot: false,
         },
+        members: vec![NodeId(0), NodeId(1)],
+        farm: None,
         heart: HeartConfig {
             timing,
             heartbeats: vec![HeartbeatConfig {
@@ -90,6 +93,7 @@ pub(crate) fn config(quorum: QuorumPolicy, failover: bool, prim: DefaultPrimary)
             arp_interval: Duration::from_secs(60),
             arp_elapse: Duration::from_secs(1200),
             name: None,
+            kind: InterfaceKind::Real,
             addresses: vec![VirtualAddrConfig {
                 addr: ip,
                 prefix: None,

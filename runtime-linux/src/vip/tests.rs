@@ -76,7 +76,7 @@ fn a_leftover_of_the_address_itself_does_not_count_as_its_network() {
 
 #[test]
 fn settings_follow_the_configuration_of_each_interface() {
-    use havre_core::config::module::{InterfaceConfig, VirtualAddrConfig};
+    use havre_core::config::module::{InterfaceConfig, InterfaceKind, VirtualAddrConfig};
     let address =
         |text| VirtualAddrConfig { addr: ip(text), prefix: None, check: true, connections: false };
     let with = |arp_reroute, text| InterfaceConfig {
@@ -84,6 +84,7 @@ fn settings_follow_the_configuration_of_each_interface() {
         arp_reroute,
         arp_interval: Duration::from_secs(5),
         arp_elapse: Duration::from_secs(60),
+        kind: InterfaceKind::Real,
         name: None,
         addresses: vec![address(text)],
     };

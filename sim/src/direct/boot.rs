@@ -7,8 +7,8 @@ use havre_core::{
         cluster::{ClusterConfig, Lan, LanNode, LinkTiming, WitnessAddress},
         module::{
             BootPolicy, DefaultPrimary, HeartConfig, HeartbeatConfig, InterfaceConfig,
-            ModuleConfig, QuorumPolicy, ReplicatedConfig, RfsConfig, ServiceConfig, UserConfig,
-            VirtualAddrConfig, WriteMode,
+            InterfaceKind, ModuleConfig, QuorumPolicy, ReplicatedConfig, RfsConfig, ServiceConfig,
+            ServiceMode, UserConfig, VirtualAddrConfig, WriteMode,
         },
     },
     effect::{Input, SavedState},
@@ -285,6 +285,7 @@ fn module_config(setup: &Setup) -> ModuleConfig {
     };
     ModuleConfig {
         service: ServiceConfig {
+            mode: ServiceMode::Mirror,
             boot: BootPolicy::Auto,
             boot_delay: Duration::ZERO,
             failover: setup.failover,
@@ -297,6 +298,8 @@ fn module_config(setup: &Setup) -> ModuleConfig {
             loop_interval: Duration::from_secs(24 * 3_600),
             automatic_reboot: false,
         },
+        members: vec![NodeId(0), NodeId(1)],
+        farm: None,
         heart: HeartConfig {
             timing,
             heartbeats: (0..setup.nets.clamp(1, 2)).map(heartbeat).collect(),
@@ -307,6 +310,7 @@ fn module_config(setup: &Setup) -> ModuleConfig {
             arp_interval: Duration::from_secs(60),
             arp_elapse: Duration::from_secs(1_200),
             name: None,
+            kind: InterfaceKind::Real,
             addresses: vec![address],
         }],
         tcp_reset: true,

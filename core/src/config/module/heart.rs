@@ -1,12 +1,17 @@
 //! `<heart>`: over which networks the two nodes watch each other, and how patiently.
 
-use crate::config::{
-    cluster::{ClusterConfig, LinkTiming},
-    error::Report,
-    module::{HeartConfig, HeartbeatConfig},
-    read::View,
-    suggest,
-    time::Written,
+use std::time::Duration;
+
+use crate::{
+    config::{
+        cluster::{ClusterConfig, LinkTiming},
+        error::Report,
+        module::{HeartConfig, HeartbeatConfig},
+        read::View,
+        suggest,
+        time::Written,
+    },
+    ids::NodeId,
 };
 
 /// A time-out of fewer pulses than this makes one lost datagram look like a dead peer.
@@ -16,7 +21,7 @@ pub(super) fn build(
     service: View<'_>,
     cluster: &ClusterConfig,
     report: &mut Report<'_>,
-) -> Option<HeartConfig> {
+) -> Option<(HeartConfig, Vec<NodeId>)> {
     let Some(view) = service.child("heart") else {
         let message = "<service mode=\"mirror\"> contains no <heart>";
         let lan = cluster.lans.first().map_or("default", |lan| lan.name.as_str());
@@ -32,12 +37,39 @@ pub(super) fn build(
     };
     check_timing(view, timing, report);
     let mut config = HeartConfig { timing, heartbeats: Vec::new() };
+    let members = members(view, cluster);
     for view in view.children("heartbeat") {
-        if let Some(heartbeat) = heartbeat(view, &config, cluster, report) {
+        if let Some(heartbeat) = heartbeat(view, &config, (cluster, &members), report) {
             config.heartbeats.push(heartbeat);
         }
     }
-    Some(config)
+    if members.len() != 2 && !config.heartbeats.is_empty() && !report.has_errors() {
+        let lan = &config.heartbeats[0].name;
+        let message =
+            format!("a mirror needs exactly 2 nodes, the network {lan} has {}", members.len());
+        let remedy = "name a <lan> of cluster.xml that holds the two nodes of this module only";
+        report.error(view.at(), message, remedy);
+    }
+    Some((config, members))
+}
+
+/// What a module without `<heart>` holds in its place: the table's times and no network.
+pub(super) fn none() -> HeartConfig {
+    let timing = LinkTiming { pulse: Duration::from_millis(700), timeout: Duration::from_secs(30) };
+    HeartConfig { timing, heartbeats: Vec::new() }
+}
+
+/// The nodes of the module: those on the first of its networks that exists. In a cluster of two
+/// both, so that a network that lacks one is told.
+fn members(heart: View<'_>, cluster: &ClusterConfig) -> Vec<NodeId> {
+    if cluster.nodes.len() == 2 {
+        return cluster.node_ids().collect();
+    }
+    let names = heart.children("heartbeat").filter_map(|heartbeat| heartbeat.word("name"));
+    let lan = names.filter_map(|name| cluster.lans.iter().find(|lan| lan.name == name)).next();
+    let mut members: Vec<NodeId> = lan.iter().flat_map(|l| &l.nodes).map(|n| n.node).collect();
+    members.sort_unstable();
+    members
 }
 
 fn check_timing(view: View<'_>, timing: LinkTiming, report: &mut Report<'_>) {
@@ -55,7 +87,7 @@ fn check_timing(view: View<'_>, timing: LinkTiming, report: &mut Report<'_>) {
 fn heartbeat(
     view: View<'_>,
     heart: &HeartConfig,
-    cluster: &ClusterConfig,
+    (cluster, members): (&ClusterConfig, &[NodeId]),
     report: &mut Report<'_>,
 ) -> Option<HeartbeatConfig> {
     let timing = LinkTiming {
@@ -74,10 +106,17 @@ fn heartbeat(
             report.error(at, message, suggest::remedy(name, known));
         }
         Some(lan) => {
-            let lacks = |id| !lan.nodes.iter().any(|n| Some(n.node) == id);
-            for node in cluster.nodes.iter().filter(|node| lacks(cluster.node_named(node))) {
+            let lacks = |id: &&NodeId| !lan.nodes.iter().any(|n| n.node == **id);
+            for node in members.iter().filter(lacks) {
+                let node = cluster.name_of(*node);
                 let message = format!("network {name} does not contain node {node}");
                 report.error(at, message, "add the node to it in cluster.xml, or use another");
+            }
+            for node in lan.nodes.iter().filter(|n| !members.contains(&n.node)) {
+                let node = cluster.name_of(node.node);
+                let message =
+                    format!("network {name} contains node {node}, which is not of this module");
+                report.error(at, message, "use a network with the same two nodes");
             }
         }
     }

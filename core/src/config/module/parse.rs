@@ -6,7 +6,9 @@ use crate::config::{
     cluster::ClusterConfig,
     error::{ConfigErrors, Parsed, Position, Report},
     macros::Names,
-    module::{ModuleConfig, QuorumPolicy, ServiceConfig, heart, quorum, rfs, service, user, vip},
+    module::{
+        ModuleConfig, QuorumPolicy, ServiceMode, farm, heart, mode, quorum, rfs, service, user, vip,
+    },
     read::{self, View},
     schema::SAFE,
     suggest,
@@ -97,30 +99,33 @@ fn flatten_checks(safe: &mut Element, report: &mut Report<'_>) {
 }
 
 fn build(view: View<'_>, cluster: &ClusterConfig, report: &mut Report<'_>) -> Option<ModuleConfig> {
-    let mirror = match view.word("mode") {
-        Some("mirror") => true,
-        Some(mode) => {
-            let message = format!("mode=\"{mode}\" is not supported yet");
-            let remedy = "only mode=\"mirror\" is, a pair of nodes with one primary";
-            report.error(view.at_attribute("mode"), message, remedy);
-            false
-        }
-        None => true,
-    };
-    quorum::check_through_own_address(view, report);
-    if !mirror {
-        return None;
-    }
-    let nodes = cluster.nodes.len();
-    if nodes != 2 {
-        let message = format!("a mirror needs exactly 2 nodes, the cluster has {nodes}");
-        report.error(view.at(), message, "correct cluster.xml");
-    }
-    let service: ServiceConfig = service::build(view, cluster, report);
-    let heart = heart::build(view, cluster, report);
-    let (interfaces, tcp_reset) = vip::build(view, cluster, report);
-    let rfs = rfs::build(view, report);
+    let mode = mode::of(view)?;
+    mode::check(view, mode, report);
+    quorum::check_through_own_address(view, mode, report);
+    let (interfaces, tcp_reset) = vip::build(view, mode, cluster, report);
     let user = user::build(view, report);
-    let quorum: QuorumPolicy = quorum::build(view, cluster, report);
-    Some(ModuleConfig { service, heart: heart?, interfaces, tcp_reset, rfs, user, quorum })
+    let mut heart = heart::none();
+    let (mut farm, mut rfs, mut quorum) = (None, None, QuorumPolicy::None);
+    let members = match mode {
+        ServiceMode::Mirror => {
+            let found = heart::build(view, cluster, report);
+            rfs = rfs::build(view, report);
+            quorum = quorum::build(view, cluster, report);
+            found.map(|(found, members)| {
+                heart = found;
+                members
+            })
+        }
+        ServiceMode::Farm => {
+            farm::build(view, &interfaces, cluster, report).map(|(found, members)| {
+                farm = Some(found);
+                members
+            })
+        }
+        ServiceMode::Light => Some(cluster.node_ids().collect()),
+    };
+    // Even without members: the service itself may have more errors.
+    let service = service::build(view, (mode, members.as_deref()), cluster, report);
+    let members = members?;
+    Some(ModuleConfig { service, members, heart, farm, interfaces, tcp_reset, rfs, user, quorum })
 }

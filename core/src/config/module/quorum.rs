@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 use crate::config::{
-    cluster::ClusterConfig, error::Report, module::QuorumPolicy, read::View, value,
+    cluster::ClusterConfig,
+    error::Report,
+    module::{QuorumPolicy, ServiceMode},
+    read::View,
+    value,
 };
 
 pub(super) fn build(
@@ -76,8 +80,12 @@ fn ping_targets(checker: View<'_>, report: &mut Report<'_>) -> Vec<IpAddr> {
 
 /// Warns of a TCP checker that goes through the module's own virtual address: in a farm it tests
 /// whichever node the connection happens to reach.
-pub(super) fn check_through_own_address(service: View<'_>, report: &mut Report<'_>) {
-    if service.word("mode") != Some("farm") {
+pub(super) fn check_through_own_address(
+    service: View<'_>,
+    mode: ServiceMode,
+    report: &mut Report<'_>,
+) {
+    if mode != ServiceMode::Farm {
         return;
     }
     let interfaces = service.children("vip").flat_map(|vip| vip.children("interface_list"));

@@ -1,15 +1,19 @@
 //! `<service>`: how the module starts and how patient it is.
 
-use crate::config::{
-    cluster::ClusterConfig,
-    error::Report,
-    module::{BootPolicy, DefaultPrimary, ServiceConfig},
-    read::View,
-    suggest,
+use crate::{
+    config::{
+        cluster::ClusterConfig,
+        error::Report,
+        module::{BootPolicy, DefaultPrimary, ServiceConfig, ServiceMode},
+        read::View,
+        suggest,
+    },
+    ids::NodeId,
 };
 
 pub(super) fn build(
     view: View<'_>,
+    (mode, members): (ServiceMode, Option<&[NodeId]>),
     cluster: &ClusterConfig,
     report: &mut Report<'_>,
 ) -> ServiceConfig {
@@ -19,11 +23,16 @@ pub(super) fn build(
         Some("auto") => BootPolicy::Auto,
         _ => BootPolicy::Ignore,
     };
+    let default_primary = match mode {
+        ServiceMode::Mirror => default_primary(view, members, cluster, report),
+        ServiceMode::Farm | ServiceMode::Light => DefaultPrimary::Alone,
+    };
     ServiceConfig {
+        mode,
         boot,
         boot_delay: view.time_or_default("boot_delay"),
         failover: view.is_on("failover"),
-        default_primary: default_primary(view, cluster, report),
+        default_primary,
         maxloop: view.count("maxloop").and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
         loop_interval: view.time_or_default("loop_interval"),
         automatic_reboot: view.is_on("automatic_reboot"),
@@ -32,6 +41,7 @@ pub(super) fn build(
 
 fn default_primary(
     view: View<'_>,
+    members: Option<&[NodeId]>,
     cluster: &ClusterConfig,
     report: &mut Report<'_>,
 ) -> DefaultPrimary {
@@ -41,6 +51,10 @@ fn default_primary(
         Some(name) => name,
     };
     if let Some(node) = cluster.node_named(name) {
+        if members.is_some_and(|members| !members.contains(&node)) {
+            let message = format!("defaultprim=\"{name}\" is not a node of this module");
+            report.error(view.at_attribute("defaultprim"), message, "name a node on its networks");
+        }
         return DefaultPrimary::Node(node);
     }
     let known = ["alone", "lastprim"].into_iter().chain(cluster.nodes.iter().map(String::as_str));

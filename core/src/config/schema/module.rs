@@ -33,7 +33,8 @@ static SERVICE: E = E::new("service", "Describes the module; everything else sta
         A::required(
             "mode",
             Kind::Choice(&["mirror", "farm", "light"]),
-            "Architecture; only `mirror` (a pair with one primary) is supported yet.",
+            "Architecture: `mirror` (a pair with one primary), `farm` (all nodes share the load) or \
+             `light` (each node by itself).",
         ),
         A::default(
             "boot",
@@ -122,18 +123,37 @@ static HEART_SERVER: E = E::new("server", "Names a node by address (before 7.2).
     .attributes(&[A::optional("addr", Kind::Host, "", "Its address.")]);
 
 static FARM: E = E::new("farm", "Sets how the nodes of a farm watch each other.")
-    .support(Support::Later)
     .attributes(&[
-        A::optional("port", Kind::Port, "", "UDP port of the membership protocol."),
+        A::optional("port", Kind::Port, "", "UDP port of the membership protocol.")
+            .support(Support::Unneeded("all modules share the port of <lans>")),
         A::default("pulse", ms(10, MINUTE), "100", "Period of membership packets."),
-        A::default("mlost_count", Kind::Count(2, 10_000), "20", "Missing packets of a leader."),
-        A::default("slost_count", Kind::Count(2, 10_000), "10", "Missing packets of a follower."),
+        A::default(
+            "mlost_count",
+            Kind::Count(2, 10_000),
+            "20",
+            "Missing packets after which a new leader is elected.",
+        ),
+        A::default(
+            "slost_count",
+            Kind::Count(2, 10_000),
+            "10",
+            "Missing packets after which a node counts as lost.",
+        ),
     ])
     .children(&[&FARM_LAN]);
 
 static FARM_LAN: E = E::new("lan", "Uses one network.")
     .occurs(Occurs::OneOrMore)
-    .attributes(&[A::required("name", Kind::Name, "Name of a `<lan>` of cluster.xml.")]);
+    .attributes(&[A::required("name", Kind::Name, "Name of a `<lan>` of cluster.xml.")])
+    .children(&[&FARM_NODE]);
+
+static FARM_NODE: E = E::new("node", "Names a node by address (before 7.2).")
+    .occurs(Occurs::Many)
+    .support(Support::Refused("write <lan name=\"LAN\"/> with a network of cluster.xml"))
+    .attributes(&[
+        A::optional("name", Kind::Name, "", "Its name."),
+        A::optional("addr", Kind::Host, "", "Its address."),
+    ]);
 
 static VIP: E = E::new("vip", "Sets the virtual addresses by which clients reach the service.")
     .attributes(&[
@@ -143,8 +163,12 @@ static VIP: E = E::new("vip", "Sets the virtual addresses by which clients reach
             "on",
             "Whether connections of the address are reset before it is removed.",
         ),
-        A::default("scriptcontrol", Kind::OnOff, "off", "Traffic opened and closed by scripts.")
-            .support(Support::Later),
+        A::default(
+            "scriptcontrol",
+            Kind::OnOff,
+            "off",
+            "Farm: scripts open and close the traffic; else it is open while the module is ready.",
+        ),
     ])
     .children(&[&INTERFACE_LIST, &LOADBALANCING_LIST]);
 
@@ -169,14 +193,18 @@ static REAL_INTERFACE: E = E::new("real_interface", "Holds the addresses of a mi
 
 static VIRTUAL_INTERFACE: E = E::new("virtual_interface", "Holds the addresses of a farm.")
     .occurs(Occurs::Many)
-    .support(Support::Later)
     .attributes(&[
         A::required(
             "type",
             Kind::Choice(&["vmac_directed", "vmac_invisible"]),
-            "How packets reach all nodes.",
+            "How packets reach all nodes: one passes them on, or all see them.",
         ),
-        A::optional("addr", Kind::Filled, "5A:FE and the address", "Virtual MAC address."),
+        A::optional(
+            "addr",
+            Kind::Mac,
+            "`5A:FE` and the last four bytes of the first address",
+            "MAC address of `vmac_invisible`.",
+        ),
     ])
     .children(&[&VIRTUAL_ADDR]);
 
@@ -186,7 +214,7 @@ static VIRTUAL_ADDR: E =
         A::optional(
             "where",
             Kind::Choice(&["one_side_alias", "one_side", "alias"]),
-            "one_side_alias",
+            "`one_side_alias` in a mirror, `alias` in a farm",
             "Which nodes hold it: `one_side_alias` the primary; `alias` every node of a farm.",
         ),
         A::default("check", Kind::OnOff, "on", "Watch the address."),
@@ -195,29 +223,44 @@ static VIRTUAL_ADDR: E =
         A::optional("netmask", Kind::Mask, "that of the card", "Its network."),
     ]);
 
-static LOADBALANCING_LIST: E = E::new("loadbalancing_list", "Shares a farm's load.")
-    .support(Support::Later)
-    .children(&[&GROUP]);
+static LOADBALANCING_LIST: E =
+    E::new("loadbalancing_list", "Shares a farm's load; what no rule matches is denied.")
+        .children(&[&GROUP]);
 
-static GROUP: E = E::new("group", "One share.")
+static GROUP: E = E::new("group", "Packets that are shared alike.")
     .occurs(Occurs::OneOrMore)
-    .attributes(&[A::required("name", Kind::Name, "Name of its resource.")])
+    .attributes(&[A::required("name", Kind::Name, "Name of its resource, `NAME_0`.")])
     .children(&[&GROUP_CLUSTER, &RULE]);
 
-static GROUP_CLUSTER: E = E::new("cluster", "The nodes of the group.").children(&[&HOST]);
+static GROUP_CLUSTER: E =
+    E::new("cluster", "The nodes of the group; without it all of the farm.").children(&[&HOST]);
 
 static HOST: E = E::new("host", "One node of the group.").occurs(Occurs::Many).attributes(&[
     A::required("name", Kind::Name, "Node of cluster.xml."),
-    A::default("power", Kind::Count(0, 1_000), "1", "Its weight; 0: no load."),
+    A::default("power", Kind::Count(0, 1_000_000), "1", "Its weight; 0: no load."),
 ]);
 
-static RULE: E =
-    E::new("rule", "Which packets the group shares.").occurs(Occurs::Many).attributes(&[
-        A::default("virtual_addr", Kind::Filled, "*", "Address it applies to, or `*`."),
-        A::default("port", Kind::Filled, "*", "Port it applies to, or `*`."),
-        A::required("proto", Kind::Choice(&["tcp", "udp", "arp"]), "Protocol."),
-        A::required("filter", Kind::Choice(&["on_addr", "on_port", "on_ipid"]), "What is hashed."),
-    ]);
+static RULE: E = E::new(
+    "rule",
+    "Which packets the group shares; of several that match, the one that names the address wins, \
+     then the one that names the port.",
+)
+.occurs(Occurs::OneOrMore)
+.attributes(&[
+    A::default("virtual_addr", Kind::AnyOr(&Kind::Address), "*", "Address it applies to."),
+    A::default("port", Kind::AnyOr(&Kind::Port), "*", "Destination port it applies to."),
+    A::required(
+        "proto",
+        Kind::Choice(&["tcp", "udp", "arp"]),
+        "Protocol; `arp` (who answers for the address) with `vmac_directed` only.",
+    ),
+    A::required(
+        "filter",
+        Kind::Choice(&["on_addr", "on_port", "on_ipid"]),
+        "What decides which node takes a packet: the client's address; its address and port; or \
+         the identification field of IPv4 (UDP).",
+    ),
+]);
 
 static RFS: E = E::new("rfs", "Replicates directories to the secondary.")
     .attributes(RFS_ATTRIBUTES)

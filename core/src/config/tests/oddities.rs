@@ -74,10 +74,14 @@ fn row_3_a_flow_heartbeat_on_the_only_network_is_legal() {
 #[test]
 fn row_4_placeholders_are_refused_and_a_name_of_another_system_is_not() {
     let found = errors(PUBLISHED_FARM);
-    has(&found, ":3:10: error: mode=\"farm\" is not supported yet");
     has(&found, "addr=\"VIRTUAL_IP_ADDR_TO_BE_DEFINED\" is the placeholder of a template");
     has(&found, "port=\"TCP_PORT_TO_BE_DEFINED\" is the placeholder of a template");
-    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(found.len(), 2, "{found:?}");
+    let filled = PUBLISHED_FARM
+        .replace("VIRTUAL_IP_ADDR_TO_BE_DEFINED", "10.0.0.51")
+        .replace("TCP_PORT_TO_BE_DEFINED", "80");
+    let farm = accepted(&filled).value.farm.expect("the file has <farm>");
+    assert_eq!(farm.groups[0].name, "Windows_Appli");
 }
 
 #[test]
@@ -90,9 +94,10 @@ fn row_5_a_tcp_checker_without_action_is_accepted() {
 
 #[test]
 fn row_6_a_checker_through_the_farms_own_address_is_warned_of() {
-    let text = PUBLISHED_FARM.replace("VIRTUAL_IP_ADDR_TO_BE_DEFINED", "10.0.0.50");
-    let all = parse(&text).expect_err("farms are not supported yet").to_string();
-    assert!(all.contains("warning: this checker goes through the farm's virtual address"), "{all}");
+    let text = PUBLISHED_FARM
+        .replace("VIRTUAL_IP_ADDR_TO_BE_DEFINED", "10.0.0.50")
+        .replace("TCP_PORT_TO_BE_DEFINED", "80");
+    has(&notices(&text), "warning: this checker goes through the farm's virtual address");
 }
 
 #[test]
@@ -152,11 +157,12 @@ fn row_11_a_check_inside_a_check_is_read_as_one() {
 
 #[test]
 fn row_12_a_doubled_quote_and_a_tag_without_end_are_reported_and_read_past() {
-    let text = "<safe><service mode=\"mirror\"><heart><heartbeat name=\"default\"/></heart><vip>\n\
+    let text = "<safe><service mode=\"farm\"><farm><lan name=\"default\"/></farm><vip>\n\
         <interface_list><interface><virtual_interface type=\"\"vmac_directed\">\n\
         <virtual_addr addr=\"10.0.0.50\" where=\"alias\"/></virtual_interface></interface>\n\
         </interface_list><loadbalancing_list>\n\
-        <group name=\"g\"\n  <cluster><host name=\"node1\" powr=\"1\"/></cluster></group>\n\
+        <group name=\"g\"\n  <cluster><host name=\"node1\" powr=\"1\"/></cluster>\n\
+        <rule proto=\"tcp\" filter=\"on_addr\"/></group>\n\
         </loadbalancing_list></vip><user/></service></safe>";
     assert_eq!(
         errors(text),

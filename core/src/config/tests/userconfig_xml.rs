@@ -145,12 +145,12 @@ fn heartbeats_must_be_networks_of_both_nodes_and_one_of_them_the_flow() {
 }
 
 #[test]
-fn a_mirror_needs_a_cluster_of_exactly_two_nodes() {
+fn a_mirror_needs_networks_of_exactly_two_nodes() {
     let three = CLUSTER.replacen("</lan>", "<node name=\"node3\" addr=\"10.0.0.3\"/></lan>", 1);
     let cluster = cluster::parse(Path::new("c.xml"), &three).expect("the file is correct").value;
     let found = module::parse(Path::new("u.xml"), &mirror(""), &cluster, &BTreeMap::new());
     let found = found.expect_err("three nodes").to_string();
-    assert!(found.contains("a mirror needs exactly 2 nodes, the cluster has 3"), "{found}");
+    assert!(found.contains("a mirror needs exactly 2 nodes, the network default has 3"), "{found}");
 }
 
 #[test]

@@ -19,10 +19,7 @@ impl Settings {
         node: NodeId,
     ) -> Self {
         let config = &setup.config;
-        let peer = (0..cluster.nodes.len())
-            .filter_map(|index| u16::try_from(index).ok().map(NodeId))
-            .find(|id| *id != node)
-            .unwrap_or(node);
+        let peer = config.members.iter().copied().find(|id| *id != node).unwrap_or(node);
         let timings = config.heart.heartbeats.iter().map(|h| h.timing);
         let timeout = timings.clone().map(|t| t.timeout).max();
         let pulse = timings.map(|t| t.pulse).max();
