@@ -1,5 +1,6 @@
 //! Sans-IO core of Havre: decides everything, touches nothing.
 
+pub mod checks;
 pub mod config;
 pub mod driver;
 pub mod effect;

@@ -18,11 +18,12 @@ const CRATES: [(&str, &[&str]); 7] = [
 ];
 
 /// Parts of core: they use types, and never each other.
-const PARTS: [&str; 4] = ["membership", "quorum", "replication", "farm"];
+const PARTS: [&str; 5] = ["membership", "quorum", "replication", "farm", "checks"];
 /// What stands above the parts, lowest first.
 const ROOTS: [&str; 3] = ["module", "node", "driver"];
 /// Types that live in a part's folder because they are about it.
-const TYPES_OF_PARTS: [&str; 1] = ["replication::generation"];
+const TYPES_OF_PARTS: [&str; 4] =
+    ["replication::generation", "checks::resource", "checks::rules", "checks::probe"];
 
 /// Crates that use what they must not use.
 pub(super) fn between_crates(files: &[Source]) -> Result<Vec<String>> {
