@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{config::cluster::LinkTiming, ids::NodeId};
 
 mod balance;
+mod checkers;
 mod farm;
 mod heart;
 mod mode;
@@ -19,6 +20,10 @@ mod vip;
 
 pub use balance::{
     GROUPS_MAX, GroupConfig, HostPower, RULES_MAX, RuleConfig, RuleFilter, RuleProtocol,
+};
+pub use checkers::{
+    CheckAction, CheckerConfig, CheckerKind, ChecksConfig, Class, ErrdConfig, FailoverConfig,
+    ModuleTo, ProcAction, ProcConfig, StartFailure,
 };
 pub use farm::FarmConfig;
 pub use mode::ServiceMode;
@@ -46,6 +51,8 @@ pub struct ModuleConfig {
     pub user: Option<UserConfig>,
     /// Who decides when all heartbeats are lost.
     pub quorum: QuorumPolicy,
+    /// `<errd>`, `<check>` and `<failover>`.
+    pub checks: ChecksConfig,
 }
 
 /// `<service>`.
@@ -67,6 +74,11 @@ pub struct ServiceConfig {
     pub loop_interval: Duration,
     /// Reboot the machine instead of a stopstart. Default off.
     pub automatic_reboot: bool,
+    /// Pause before the first start by itself after a stop by `maxloop`; doubled each time.
+    /// `None`, the default: it stays stopped.
+    pub maxloop_retry: Option<Duration>,
+    /// What follows when a start script fails. Default: nothing.
+    pub on_start_failure: StartFailure,
 }
 
 /// `boot=`.

@@ -76,6 +76,8 @@ pub(crate) fn config(quorum: QuorumPolicy, failover: bool, prim: DefaultPrimary)
             maxloop: 3,
             loop_interval: Duration::from_secs(86_400),
             automatic_reboot: false,
+            maxloop_retry: None,
+            on_start_failure: StartFailure::Ignore,
         },
         members: vec![NodeId(0), NodeId(1)],
         farm: None,
@@ -102,6 +104,7 @@ pub(crate) fn config(quorum: QuorumPolicy, failover: bool, prim: DefaultPrimary)
             }],
         }],
         tcp_reset: true,
+        checks: ChecksConfig::default(),
         rfs: Some(RfsConfig {
             contract: Contract::Received,
             write: WriteMode::Back,

@@ -6,9 +6,10 @@ use havre_core::{
     config::{
         cluster::{ClusterConfig, Lan, LanNode, LinkTiming, WitnessAddress},
         module::{
-            BootPolicy, DefaultPrimary, HeartConfig, HeartbeatConfig, InterfaceConfig,
-            InterfaceKind, ModuleConfig, QuorumPolicy, ReplicatedConfig, RfsConfig, ServiceConfig,
-            ServiceMode, UserConfig, VirtualAddrConfig, WriteMode,
+            BootPolicy, ChecksConfig, DefaultPrimary, HeartConfig, HeartbeatConfig,
+            InterfaceConfig, InterfaceKind, ModuleConfig, QuorumPolicy, ReplicatedConfig,
+            RfsConfig, ServiceConfig, ServiceMode, StartFailure, UserConfig, VirtualAddrConfig,
+            WriteMode,
         },
     },
     effect::{Input, SavedState},
@@ -297,6 +298,8 @@ fn module_config(setup: &Setup) -> ModuleConfig {
             maxloop: 3,
             loop_interval: Duration::from_secs(24 * 3_600),
             automatic_reboot: false,
+            maxloop_retry: None,
+            on_start_failure: StartFailure::Ignore,
         },
         members: vec![NodeId(0), NodeId(1)],
         farm: None,
@@ -314,6 +317,7 @@ fn module_config(setup: &Setup) -> ModuleConfig {
             addresses: vec![address],
         }],
         tcp_reset: true,
+        checks: ChecksConfig::default(),
         rfs: Some(RfsConfig {
             contract: setup.contract,
             write: WriteMode::Back,

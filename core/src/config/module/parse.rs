@@ -7,7 +7,8 @@ use crate::config::{
     error::{ConfigErrors, Parsed, Position, Report},
     macros::Names,
     module::{
-        ModuleConfig, QuorumPolicy, ServiceMode, farm, heart, mode, quorum, rfs, service, user, vip,
+        ChecksConfig, ModuleConfig, QuorumPolicy, ServiceMode, farm, heart, mode, quorum, rfs,
+        service, user, vip,
     },
     read::{self, View},
     schema::SAFE,
@@ -127,5 +128,17 @@ fn build(view: View<'_>, cluster: &ClusterConfig, report: &mut Report<'_>) -> Op
     // Even without members: the service itself may have more errors.
     let service = service::build(view, (mode, members.as_deref()), cluster, report);
     let members = members?;
-    Some(ModuleConfig { service, members, heart, farm, interfaces, tcp_reset, rfs, user, quorum })
+    let checks = ChecksConfig::default();
+    Some(ModuleConfig {
+        service,
+        members,
+        heart,
+        farm,
+        interfaces,
+        tcp_reset,
+        rfs,
+        user,
+        quorum,
+        checks,
+    })
 }

@@ -4,7 +4,7 @@ use crate::{
     config::{
         cluster::ClusterConfig,
         error::Report,
-        module::{BootPolicy, DefaultPrimary, ServiceConfig, ServiceMode},
+        module::{BootPolicy, DefaultPrimary, ServiceConfig, ServiceMode, StartFailure},
         read::View,
         suggest,
     },
@@ -36,6 +36,8 @@ pub(super) fn build(
         maxloop: view.count("maxloop").and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
         loop_interval: view.time_or_default("loop_interval"),
         automatic_reboot: view.is_on("automatic_reboot"),
+        maxloop_retry: None,
+        on_start_failure: StartFailure::Ignore,
     }
 }
 
