@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::Event,
+    farm::table::{FilterNews, FilterRequest},
     ids::{Epoch, Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
     replication::generation::{Generation, Lineage},
     status::{NodeStatus, Progress, State, VirtualIp},
@@ -54,6 +55,13 @@ pub enum Input {
         module: ModuleId,
         /// What happened.
         news: VolumeNews,
+    },
+    /// A module's packet filter has news.
+    Filter {
+        /// The module.
+        module: ModuleId,
+        /// What happened.
+        news: FilterNews,
     },
 }
 
@@ -157,6 +165,13 @@ pub enum ModuleOrder {
     StopStart,
     /// Exchange roles with the peer.
     Swap,
+    /// Farm: take no new clients, and let the connections of the old ones end.
+    Drain {
+        /// Stop the module when the last connection has ended.
+        stop: bool,
+    },
+    /// Farm: take new clients again.
+    Undrain,
 }
 
 /// The answer to a [`Command`].
@@ -225,6 +240,15 @@ pub enum Effect {
         module: ModuleId,
         /// What.
         request: AddressRequest,
+    },
+    /// Change how packets to the module's virtual addresses are judged. Carried out in sequence.
+    Filter {
+        /// Reported by `Completed`.
+        op: OpId,
+        /// The module.
+        module: ModuleId,
+        /// What.
+        request: FilterRequest,
     },
     /// Look whether any of these hosts answers a ping.
     Ping {

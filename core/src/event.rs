@@ -47,6 +47,8 @@ pub enum Action {
     Restart,
     StopStart,
     Swap,
+    Drain,
+    Undrain,
 }
 
 /// How much an event matters.
@@ -162,6 +164,36 @@ pub enum EventKind {
         /// Whether this node stays primary.
         stays: bool,
     },
+    /// The nodes that share a farm's load changed.
+    FarmChanged {
+        /// Who decides this.
+        leader: Option<NodeId>,
+        /// Who shares, in order.
+        members: Vec<NodeId>,
+    },
+    /// This node's share of a group changed.
+    ShareChanged {
+        /// The group.
+        group: String,
+        /// Buckets of this node, of 256.
+        share: u16,
+    },
+    /// New clients are taken here from now on, or not any more.
+    TrafficChanged {
+        /// Whether they are.
+        open: bool,
+    },
+    /// A member of a farm has another configuration, and is not counted.
+    MemberRefused {
+        /// The member.
+        peer: NodeId,
+        /// Digest of the local configuration.
+        local: u64,
+        /// Digest of the member's.
+        remote: u64,
+    },
+    /// A node that is being drained has no connection any more.
+    Drained,
     /// Something went wrong; the text says what to do.
     Failure(String),
     /// Free text of a script or of the runtime.
@@ -178,13 +210,20 @@ impl EventKind {
             | Self::ActionCalled { .. }
             | Self::AddressChanged { .. }
             | Self::ResyncStarted { .. }
-            | Self::ResyncEnded { .. } => Level::Event,
+            | Self::ResyncEnded { .. }
+            | Self::FarmChanged { .. }
+            | Self::ShareChanged { .. }
+            | Self::TrafficChanged { .. }
+            | Self::Drained => Level::Event,
             Self::ScriptStarted { .. } | Self::ScriptEnded { ok: true, .. } => Level::Script,
             Self::Waiting(_)
             | Self::ReplicationLost { .. }
             | Self::LinkChanged { up: false, .. }
             | Self::ScriptEnded { ok: false, .. } => Level::Warning,
-            Self::RightLost | Self::SplitBrain { .. } | Self::Failure(_) => Level::Critical,
+            Self::RightLost
+            | Self::SplitBrain { .. }
+            | Self::MemberRefused { .. }
+            | Self::Failure(_) => Level::Critical,
             Self::GenerationBegun(_) | Self::RightObtained { .. } | Self::Message(_) => Level::Info,
         }
     }

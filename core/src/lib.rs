@@ -5,6 +5,7 @@ pub mod config;
 pub mod driver;
 pub mod effect;
 pub mod event;
+pub mod farm;
 pub mod ids;
 pub mod machine;
 pub mod membership;

@@ -258,6 +258,11 @@ impl Machine for Node {
                     module.handle(now, module::Input::Volume(news), out);
                 }
             }
+            Input::Filter { module: id, news } => {
+                if let Some(module) = self.modules.get_mut(&id) {
+                    module.handle(now, module::Input::Filter(news), out);
+                }
+            }
         }
         self.beat(now, out);
     }

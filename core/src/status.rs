@@ -208,13 +208,98 @@ pub struct ModuleStatus {
     pub right_until: Option<Instant>,
     /// Resynchronisation in progress.
     pub resync: Option<Progress>,
-    /// The peer, as last heard.
-    pub peer: PeerStatus,
+    /// The other nodes of the module, as last heard: exactly one for a mirror.
+    pub peers: Vec<PeerStatus>,
+    /// How the load is shared; `None` unless the module is a farm.
+    pub farm: Option<FarmStatus>,
     /// Digest of the configuration.
     pub signature: u64,
 }
 
-/// The peer of a module, as last heard.
+/// How a farm shares its load, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmStatus {
+    /// The member that decides who shares.
+    pub leader: Option<NodeId>,
+    /// Every member, this node included, in order.
+    pub members: Vec<MemberStatus>,
+    /// The load-balancing groups; empty without virtual addresses.
+    pub groups: Vec<GroupStatus>,
+    /// Whether new clients are taken here.
+    pub open: bool,
+    /// Whether this node is being emptied.
+    pub drain: Drain,
+    /// Connections established here, as last counted.
+    pub connections: u32,
+}
+
+/// A member of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What it counts as.
+    pub standing: Standing,
+}
+
+/// What a member of a farm counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// Not heard.
+    Silent,
+    /// Heard, but its module does not serve.
+    NotReady,
+    /// It has another configuration of the module: never counted.
+    OtherConfiguration,
+    /// It serves, but the leader does not count it (yet).
+    NotCounted,
+    /// It keeps the clients it has.
+    Draining,
+    /// It shares the load.
+    Sharing,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Silent => "silent",
+            Self::NotReady => "not ready",
+            Self::OtherConfiguration => "other configuration",
+            Self::NotCounted => "not counted",
+            Self::Draining => "draining",
+            Self::Sharing => "sharing",
+        })
+    }
+}
+
+/// How far a node is emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+pub enum Drain {
+    /// It takes new clients.
+    #[default]
+    No,
+    /// It takes none, and has connections yet.
+    Under,
+    /// It has no connection any more.
+    Done,
+}
+
+/// One load-balancing group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// Buckets of this node, of 256.
+    pub share: u16,
+    /// Who owns each of the 256 buckets.
+    pub owners: Vec<Option<NodeId>>,
+    /// Buckets that this node owns and does not take yet, because another node must let go first.
+    pub withheld: u16,
+}
+
+/// Another node of a module, as last heard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// The peer.
@@ -255,4 +340,7 @@ pub struct VirtualIp {
     pub prefix: Option<u8>,
     /// Interface; `None`: the one whose network contains the address.
     pub interface: Option<String>,
+    /// Every node of a farm holds it: set without a test for other holders, and not announced
+    /// unless told to.
+    pub shared: bool,
 }

@@ -156,6 +156,8 @@ fn order() -> impl Strategy<Value = ModuleOrder> {
         Just(ModuleOrder::Restart),
         Just(ModuleOrder::StopStart),
         Just(ModuleOrder::Swap),
+        Just(ModuleOrder::Drain { stop: true }),
+        Just(ModuleOrder::Undrain),
     ]
 }
 

@@ -20,6 +20,7 @@ use havre_core::{
         AddressRequest, Input, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
     },
     event::{Event, EventKind},
+    farm::table::FilterRequest,
     ids::ModuleId,
     status::VirtualIp,
     time::Instant,
@@ -272,6 +273,15 @@ impl<V: DataPath> Os for LinuxOs<V> {
                 all.iter().for_each(|vip| addresses.announce(vip.addr));
                 Outcome::Done
             }
+        }
+    }
+
+    async fn filter(&self, module: ModuleId, request: FilterRequest) -> Outcome {
+        match request {
+            FilterRequest::Clear => Outcome::Done,
+            FilterRequest::Set(_) | FilterRequest::Extend { .. } => Outcome::Failed(format!(
+                "{module}: this build has no packet filter: it cannot share an address"
+            )),
         }
     }
 

@@ -44,7 +44,7 @@ fn pair() -> Fixture {
 }
 
 fn virtual_ip(addr: IpAddr) -> VirtualIp {
-    VirtualIp { addr, prefix: None, interface: None }
+    VirtualIp { addr, prefix: None, interface: None, shared: false }
 }
 
 fn settings() -> VipSettings {

@@ -248,6 +248,10 @@ where
                 self.step(now, Input::Volume { module, news });
                 true
             }
+            Some(Letter::Filter { module, news }) => {
+                self.step(now, Input::Filter { module, news });
+                true
+            }
             Some(Letter::Stop) | None => false,
         }
     }
@@ -280,7 +284,7 @@ where
                 Effect::Guard { module, until } => self.os.guard(module, until),
                 other => {
                     for void in self.lanes.withdrawn_by(&other) {
-                        self.end(&void, "the addresses were removed before that".into());
+                        self.end(&void, "it was removed before that".into());
                     }
                     if let Some(effect) = self.lanes.admit(other) {
                         self.start(effect);
@@ -332,6 +336,7 @@ fn op_of(effect: &Effect) -> Option<OpId> {
         | Effect::RunScript { op, .. }
         | Effect::KillScripts { op, .. }
         | Effect::Address { op, .. }
+        | Effect::Filter { op, .. }
         | Effect::Ping { op, .. } => Some(*op),
         Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) | Effect::Guard { .. } => {
             None
@@ -348,6 +353,7 @@ async fn carry_out<O: Os>(os: &O, effect: Effect) -> Outcome {
         }
         Effect::KillScripts { module, .. } => os.kill_scripts(module).await,
         Effect::Address { module, request, .. } => os.address(module, request).await,
+        Effect::Filter { module, request, .. } => os.filter(module, request).await,
         Effect::Ping { targets, limit, .. } => Outcome::Reached(os.ping(targets, limit).await),
         Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) | Effect::Guard { .. } => {
             Outcome::Done

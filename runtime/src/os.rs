@@ -11,6 +11,7 @@ use havre_core::{
         AddressRequest, Input, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
     },
     event::Event,
+    farm::table::FilterRequest,
     ids::ModuleId,
     time::Instant,
 };
@@ -50,6 +51,11 @@ pub trait Os: 'static {
 
     /// Sets, removes or announces virtual addresses. One request of a module at a time, in order.
     async fn address(&self, module: ModuleId, request: AddressRequest) -> Outcome;
+
+    /// Changes how packets to virtual addresses are judged. One request of a module at a time, in
+    /// order, with one exception: [`FilterRequest::Clear`] is asked at once, even while another
+    /// request of the same module is pending, which is then void.
+    async fn filter(&self, module: ModuleId, request: FilterRequest) -> Outcome;
 
     /// Whether any of these hosts answers within `limit`.
     async fn ping(&self, targets: Vec<IpAddr>, limit: Duration) -> bool;

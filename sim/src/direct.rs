@@ -211,6 +211,7 @@ impl<'p> Direct<'p> {
             Work::ScriptLimit { op } => self.script_limit(host, op),
             Work::Killed { op } => self.killed(host, op),
             Work::Address { op, request, tries } => self.address_now(host, op, request, tries),
+            Work::Filter { op, request } => self.filter_now(host, op, request),
             Work::Pinged { op, reached } => self.pinged(host, op, reached),
             Work::Chunk { stream, frame } => self.chunk(host, stream, *frame),
             Work::Incoming { stream } => self.incoming(host, stream),

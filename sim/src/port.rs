@@ -17,6 +17,7 @@ use havre_core::{
         VolumeRequest, WitnessRecord,
     },
     event::Event,
+    farm::table::FilterRequest,
     ids::{Incarnation, OpId},
     node::{Node, NodeConfig},
     time::Instant,
@@ -54,6 +55,8 @@ pub(crate) enum Wish {
     KillScripts { op: OpId },
     /// An order about addresses.
     Address { op: OpId, request: AddressRequest },
+    /// An order about the packet filter.
+    Filter { op: OpId, request: FilterRequest },
     /// Ask the router.
     Ping { op: OpId, limit_us: u64 },
     /// The independent guard.

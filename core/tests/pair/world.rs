@@ -279,6 +279,7 @@ impl World {
                 assert!(self.addresses.len() < 2, "both hold the address at {}", self.now);
                 self.later(1, n, done(op));
             }
+            Effect::Filter { .. } => panic!("a mirror has no packet filter"),
             Effect::Volume { op, request, .. } => {
                 self.volume(n, request);
                 self.later(2, n, done(op));

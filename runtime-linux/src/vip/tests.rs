@@ -28,7 +28,7 @@ fn node() -> (Vec<Interface>, Vec<Address>) {
 }
 
 fn vip(addr: &str, name: Option<&str>, prefix: Option<u8>) -> VirtualIp {
-    VirtualIp { addr: ip(addr), prefix, interface: name.map(str::to_owned) }
+    VirtualIp { addr: ip(addr), prefix, interface: name.map(str::to_owned), shared: false }
 }
 
 #[track_caller]

@@ -170,6 +170,8 @@ pub fn order_named(name: &str, full_resync: bool, force: bool) -> Option<ModuleO
         "restart" => ModuleOrder::Restart,
         "stopstart" => ModuleOrder::StopStart,
         "swap" => ModuleOrder::Swap,
+        "drain" => ModuleOrder::Drain { stop: false },
+        "undrain" => ModuleOrder::Undrain,
         _ => return None,
     })
 }

@@ -2,6 +2,7 @@
 
 use havre_core::{
     effect::{Answer, Command, VolumeNews},
+    farm::table::FilterNews,
     ids::ModuleId,
 };
 use thiserror::Error;
@@ -17,6 +18,7 @@ pub struct AgentGone;
 pub(super) enum Letter {
     Ask { command: Command, answer: oneshot::Sender<Answer> },
     Volume { module: ModuleId, news: VolumeNews },
+    Filter { module: ModuleId, news: FilterNews },
     Stop,
 }
 
@@ -66,6 +68,11 @@ impl Inbox {
     /// The agent has ended.
     pub async fn news(&mut self) -> Result<(), AgentGone> {
         self.told.changed().await.map_err(|_| AgentGone)
+    }
+
+    /// Passes on news of a module's packet filter. Ignored when the agent has ended.
+    pub fn filter_news(&self, module: ModuleId, news: FilterNews) {
+        let _ = self.sender.send(Letter::Filter { module, news });
     }
 
     /// Ends the agent, without stopping its modules.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use havre_core::{
     effect::{AddressRequest, Effect},
+    farm::table::FilterRequest,
     ids::ModuleId,
 };
 
@@ -18,6 +19,8 @@ pub(super) enum Lane {
     Volume(ModuleId),
     /// The virtual addresses of a module.
     Address(ModuleId),
+    /// The packet filter of a module.
+    Filter(ModuleId),
 }
 
 impl Lane {
@@ -29,7 +32,9 @@ impl Lane {
                 Some(Self::Volume(*module))
             }
             // Removing is the first act of fencing, and waits for nothing.
-            Effect::Address { request: AddressRequest::Remove(_), .. } => None,
+            Effect::Address { request: AddressRequest::Remove(_), .. }
+            | Effect::Filter { request: FilterRequest::Clear, .. } => None,
+            Effect::Filter { module, .. } => Some(Self::Filter(*module)),
             Effect::Address { module, .. } => Some(Self::Address(*module)),
             _ => None,
         }
@@ -59,13 +64,17 @@ impl Lanes {
     }
 
     /// Takes out the orders that `effect` makes void before they have begun: those that would set
-    /// or announce addresses after their removal. One that has begun is withdrawn by the removal
-    /// itself.
+    /// or announce addresses after their removal, or set a filter after it was taken away. One
+    /// that has begun is withdrawn by the removal itself.
     pub(super) fn withdrawn_by(&mut self, effect: &Effect) -> Vec<Effect> {
-        let Effect::Address { module, request: AddressRequest::Remove(_), .. } = effect else {
-            return Vec::new();
+        let lane = match effect {
+            Effect::Address { module, request: AddressRequest::Remove(_), .. } => {
+                Lane::Address(*module)
+            }
+            Effect::Filter { module, request: FilterRequest::Clear, .. } => Lane::Filter(*module),
+            _ => return Vec::new(),
         };
-        let waiting = self.busy.get_mut(&Lane::Address(*module));
+        let waiting = self.busy.get_mut(&lane);
         waiting.map(|queue| queue.drain(..).collect()).unwrap_or_default()
     }
 
@@ -84,6 +93,7 @@ mod tests {
     use havre_core::{
         effect::VolumeRequest,
         ids::{NodeId, OpId},
+        time::Instant,
     };
 
     use super::*;
@@ -124,6 +134,19 @@ mod tests {
         assert_eq!(lanes.admit(fence.clone()), Some(fence));
         assert_eq!(lanes.admit(later.clone()), None, "the first addition has not ended");
         assert_eq!(lanes.ended(Lane::Address(ModuleId(1))), Some(later));
+    }
+
+    #[test]
+    fn taking_the_filter_away_overtakes_and_voids_what_waits() {
+        let mut lanes = Lanes::default();
+        let filter = |op, request| Effect::Filter { op: OpId(op), module: ModuleId(1), request };
+        let extend = |op| filter(op, FilterRequest::Extend { until: Instant::ZERO });
+        assert_eq!(lanes.admit(extend(1)), Some(extend(1)));
+        assert_eq!(lanes.admit(extend(2)), None);
+        let clear = filter(3, FilterRequest::Clear);
+        assert_eq!(lanes.withdrawn_by(&clear), [extend(2)]);
+        assert_eq!(lanes.admit(clear.clone()), Some(clear));
+        assert_eq!(lanes.ended(Lane::Filter(ModuleId(1))), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use havre_core::{
     effect::{AddressRequest, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest},
     event::Event,
+    farm::table::FilterRequest,
     ids::{ClusterId, Incarnation, LinkId, ModuleId, NodeId},
     time::Instant,
 };
@@ -40,6 +41,9 @@ impl Os for IdleOs {
         Outcome::Done
     }
     async fn address(&self, _module: ModuleId, _request: AddressRequest) -> Outcome {
+        Outcome::Done
+    }
+    async fn filter(&self, _module: ModuleId, _request: FilterRequest) -> Outcome {
         Outcome::Done
     }
     async fn ping(&self, _targets: Vec<IpAddr>, _limit: Duration) -> bool {

@@ -12,6 +12,7 @@ use havre_core::{
         AddressRequest, Command, ModuleOrder, ModuleRecord, Record, Route, SavedState, ScriptCall,
         ScriptEnd, VolumeNews, VolumeRequest,
     },
+    farm::table::FilterRequest,
     ids::{ClusterId, LinkId, ModuleId},
     wire::message::{ClaimVerdict, Message},
 };
@@ -71,6 +72,7 @@ impl Machine for Toy {
             }
             Input::Completed { op, outcome } => format!("{op} {outcome:?}"),
             Input::Volume { news, .. } => format!("{news:?}"),
+            Input::Filter { news, .. } => format!("{news:?}"),
         };
         self.heard.borrow_mut().push(line);
         if let Some(patience) = self.patience.filter(|_| moves) {
@@ -135,6 +137,9 @@ impl Os for ToyOs {
         Outcome::Done
     }
     async fn address(&self, _module: ModuleId, request: AddressRequest) -> Outcome {
+        self.work(format!("{request:?}")).await
+    }
+    async fn filter(&self, _module: ModuleId, request: FilterRequest) -> Outcome {
         self.work(format!("{request:?}")).await
     }
     async fn ping(&self, _targets: Vec<IpAddr>, _limit: Duration) -> bool {

@@ -35,14 +35,15 @@ pub(crate) fn module_status(name: &str) -> ModuleStatus {
         epoch: None,
         right_until: None,
         resync: None,
-        peer: PeerStatus {
+        peers: vec![PeerStatus {
             node: NodeId(1),
             name: "node2".to_owned(),
             alive: true,
             state: Some((State::Second, Phase::Ready)),
             generation: None,
             links: vec![(LinkId(0), "default".to_owned(), true)],
-        },
+        }],
+        farm: None,
         signature: 0xfeed,
     }
 }

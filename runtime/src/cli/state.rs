@@ -114,13 +114,14 @@ fn describe(
     let state = paint(&format!("{} {}", module.state, module.phase), module.phase, colours);
     let data = if module.up_to_date { "up to date" } else { "not up to date" };
     line(text, format_args!("{:<16} {state}, data {data}", module.name));
-    let peer = &module.peer;
-    let theirs = match (peer.alive, peer.state) {
-        (true, Some((state, phase))) => format!("{state} {phase}"),
-        (true, None) => "alive, state unknown".to_owned(),
-        (false, _) => "not heard".to_owned(),
-    };
-    line(text, format_args!("  peer           {} {theirs}", peer.name));
+    for peer in &module.peers {
+        let theirs = match (peer.alive, peer.state) {
+            (true, Some((state, phase))) => format!("{state} {phase}"),
+            (true, None) => "alive, state unknown".to_owned(),
+            (false, _) => "not heard".to_owned(),
+        };
+        line(text, format_args!("  peer           {} {theirs}", peer.name));
+    }
     if let Some(progress) = &module.resync {
         line(text, format_args!("  resync         {}", resync(progress)));
     }
@@ -138,7 +139,7 @@ fn details(text: &mut String, module: &ModuleStatus, now: Instant) {
     let generation = module.lineage.current.map_or("none".to_owned(), |g| g.to_string());
     let copy = format!("{:?}", module.lineage.copy).to_lowercase();
     line(text, format_args!("  generation     {generation} ({copy})"));
-    if let Some(generation) = module.peer.generation {
+    for generation in module.peers.iter().filter_map(|peer| peer.generation) {
         line(text, format_args!("  peer's         {generation}"));
     }
     if let Some(epoch) = module.epoch {
@@ -146,7 +147,7 @@ fn details(text: &mut String, module: &ModuleStatus, now: Instant) {
         let rest = rest.map_or("no end".to_owned(), |rest| format!("{rest} ms left"));
         line(text, format_args!("  right to run   {epoch}, {rest}"));
     }
-    for (_, name, up) in &module.peer.links {
+    for (_, name, up) in module.peers.iter().flat_map(|peer| &peer.links) {
         let state = if *up { "heartbeats arrive" } else { "no heartbeats" };
         line(text, format_args!("  network        {name}: {state}"));
     }
@@ -231,7 +232,7 @@ mod tests {
         (module.state, module.phase) = (State::Wait, Phase::NotReady);
         module.wait = Some(WaitReason::NeverStarted);
         module.up_to_date = false;
-        module.peer.alive = false;
+        module.peers[0].alive = false;
         module.resync = Some(Progress {
             bytes_total: 3 << 30,
             bytes_done: 1 << 30,

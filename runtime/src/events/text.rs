@@ -42,6 +42,11 @@ pub const fn source(event: &Event) -> &'static str {
         EventKind::ResyncStarted { .. } | EventKind::ResyncEnded { .. } => "reintegre",
         EventKind::ReplicationLost { .. } => "rfsplug",
         EventKind::RightObtained { .. } | EventKind::RightLost => "quorum",
+        EventKind::FarmChanged { .. }
+        | EventKind::ShareChanged { .. }
+        | EventKind::TrafficChanged { .. }
+        | EventKind::MemberRefused { .. }
+        | EventKind::Drained => "vipd",
         _ => "havre",
     }
 }
@@ -59,6 +64,8 @@ const fn action_word(action: Action) -> &'static str {
         Action::Restart => "restart",
         Action::StopStart => "stopstart",
         Action::Swap => "swap",
+        Action::Drain => "drain",
+        Action::Undrain => "undrain",
     }
 }
 
@@ -120,6 +127,24 @@ pub fn text(event: &Event, names: &Names) -> String {
         }
         EventKind::SplitBrain { stays: true } => "Split brain recovery: staying alone".to_owned(),
         EventKind::SplitBrain { stays: false } => "Split brain recovery: exiting alone".to_owned(),
+        EventKind::FarmChanged { leader, members } => {
+            let words: Vec<_> = members.iter().map(|node| names.node(*node)).collect();
+            let leader = leader.map(|leader| format!(" (leader {})", names.node(leader)));
+            format!("farm membership: {}{}", words.join(" "), leader.unwrap_or_default())
+        }
+        EventKind::ShareChanged { group, share } => {
+            format!("farm load: {share}/256 (group {group})")
+        }
+        EventKind::TrafficChanged { open: true } => "Traffic open: new clients taken".to_owned(),
+        EventKind::TrafficChanged { open: false } => {
+            "Traffic closed: no new clients taken".to_owned()
+        }
+        EventKind::MemberRefused { peer, local, remote } => format!(
+            "{} has another configuration ({remote:016x} there, {local:016x} here) and is not \
+             counted: install the same one on all nodes",
+            names.node(*peer)
+        ),
+        EventKind::Drained => "Drained: the last connection has ended".to_owned(),
         EventKind::Failure(text) | EventKind::Message(text) => text.clone(),
     }
 }
@@ -169,6 +194,14 @@ mod tests {
         says(
             EventKind::ActionCalled { action: Action::Alone, by: Actor::NoHeartbeat },
             "Action alone called by heart: no heartbeat",
+        );
+        says(
+            EventKind::FarmChanged { leader: Some(NodeId(1)), members: vec![NodeId(0), NodeId(1)] },
+            "farm membership: node1 node2 (leader node2)",
+        );
+        says(
+            EventKind::ShareChanged { group: "FarmProto".to_owned(), share: 128 },
+            "farm load: 128/256 (group FarmProto)",
         );
         says(EventKind::SplitBrain { stays: false }, "Split brain recovery: exiting alone");
         says(

@@ -17,6 +17,7 @@ use havre_core::{
         AddressRequest, Input, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
     },
     event::Event,
+    farm::table::FilterRequest,
     ids::ModuleId,
     time::Instant,
 };
@@ -110,6 +111,9 @@ impl Os for ToyOs {
         Outcome::Done
     }
     async fn address(&self, _module: ModuleId, _request: AddressRequest) -> Outcome {
+        Outcome::Done
+    }
+    async fn filter(&self, _module: ModuleId, _request: FilterRequest) -> Outcome {
         Outcome::Done
     }
     async fn ping(&self, _targets: Vec<IpAddr>, _limit: Duration) -> bool {

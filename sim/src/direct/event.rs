@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use havre_core::{
     effect::{AddressRequest, ModuleOrder, Outcome, ScriptCall, VolumeNews},
+    farm::table::FilterRequest,
     ids::{NodeId, OpId},
     wire::message::Message,
 };
@@ -35,6 +36,8 @@ pub(super) enum Work {
     Killed { op: OpId },
     /// An order about addresses takes effect.
     Address { op: OpId, request: AddressRequest, tries: u32 },
+    /// An order about the packet filter takes effect.
+    Filter { op: OpId, request: FilterRequest },
     /// A ping was answered, or not.
     Pinged { op: OpId, reached: bool },
     /// A chunk of a stream came in.

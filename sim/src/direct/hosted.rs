@@ -316,6 +316,7 @@ impl Direct<'_> {
             Wish::Script { op, call } => self.run_script(host, op, call),
             Wish::KillScripts { op } => self.kill_scripts(host, op),
             Wish::Address { op, request } => self.address(host, op, request),
+            Wish::Filter { op, request } => self.filter(host, op, request),
             Wish::Ping { op, limit_us } => self.ping(host, op, limit_us),
             Wish::Guard(until) => self.guard(host, until),
             Wish::News(event) => self.fact(Fact::News(host, event)),

@@ -91,6 +91,7 @@ impl Direct<'_> {
             Effect::RunScript { op, module: _, call } => self.run_script(host, op, call),
             Effect::KillScripts { op, module: _ } => self.kill_scripts(host, op),
             Effect::Address { op, module: _, request } => self.address(host, op, request),
+            Effect::Filter { op, module: _, request } => self.filter(host, op, request),
             Effect::Ping { op, targets: _, limit } => self.ping(host, op, micros(limit)),
             Effect::Answer { request: _, answer } => {
                 if let Answer::Refused(why) = answer {

@@ -2,6 +2,7 @@
 
 use havre_core::{
     effect::{AddressRequest, Outcome, ScriptCall, ScriptEnd, ScriptName},
+    farm::table::{FilterRequest, FilterTable},
     ids::OpId,
     time::Instant,
 };
@@ -52,6 +53,10 @@ pub(super) struct Os {
     pub(super) guard: Option<SimTime>,
     /// A flush failed since the machine started; kept where a power cut forgets it (`/run`).
     pub(super) distrusts_cache: bool,
+    /// How packets to the virtual addresses are judged; nothing is accepted without it.
+    pub(super) filter: Option<Box<FilterTable>>,
+    /// Orders about it are carried out in sequence: when the last one ends.
+    pub(super) filter_until: SimTime,
     pub(super) scripts: Vec<RunningScript>,
     /// Faults of scripts to come.
     pub(super) faults: Vec<(ScriptKind, ScriptFault, u32)>,
@@ -258,6 +263,40 @@ impl Direct<'_> {
             }
             AddressRequest::Announce(_) => {
                 self.fact(Fact::Announced(host));
+                Outcome::Done
+            }
+        };
+        self.completed(host, op, outcome);
+    }
+
+    /// Carries out an order about the packet filter a little later, after the ones before it.
+    pub(super) fn filter(&mut self, host: HostId, op: OpId, request: FilterRequest) {
+        let now = self.now;
+        let machine = &mut self.machines[host.index()];
+        let begins = match request {
+            FilterRequest::Clear => now,
+            _ => machine.os.filter_until.max(now),
+        };
+        let ends = begins.plus_micros(machine.draw(50, 2_000));
+        machine.os.filter_until = ends;
+        self.later(host, ends.as_micros() - now.as_micros(), Work::Filter { op, request });
+    }
+
+    /// An order about the packet filter takes effect.
+    pub(super) fn filter_now(&mut self, host: HostId, op: OpId, request: FilterRequest) {
+        let filter = &mut self.machines[host.index()].os.filter;
+        let outcome = match (request, filter.as_mut()) {
+            (FilterRequest::Set(table), _) => {
+                *filter = Some(table);
+                Outcome::Done
+            }
+            (FilterRequest::Extend { until }, Some(table)) => {
+                table.until = Some(until);
+                Outcome::Done
+            }
+            (FilterRequest::Extend { .. }, None) => Outcome::Failed("no table stands".into()),
+            (FilterRequest::Clear, _) => {
+                *filter = None;
                 Outcome::Done
             }
         };

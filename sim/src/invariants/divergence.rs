@@ -47,9 +47,9 @@ impl Invariant for NoSilentDivergence {
     }
 
     fn finish(&mut self, settled: bool, cx: &mut Cx<'_>) {
-        let joined = [HostId::A, HostId::B]
-            .into_iter()
-            .all(|host| cx.world.module(host).is_some_and(|module| module.peer.alive));
+        let joined = [HostId::A, HostId::B].into_iter().all(|host| {
+            cx.world.module(host).is_some_and(|module| module.peers.iter().all(|peer| peer.alive))
+        });
         if settled && joined && self.diverged && !self.reported {
             cx.violated(
                 Property::NoSilentDivergence,

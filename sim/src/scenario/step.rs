@@ -94,7 +94,7 @@ pub(super) const TRIGGERS: [(&str, Trigger); 11] = [
 ];
 
 /// The names of orders.
-pub(super) const ORDERS: [(&str, ModuleOrder); 11] = [
+pub(super) const ORDERS: [(&str, ModuleOrder); 14] = [
     ("start", ModuleOrder::Start),
     ("prim", ModuleOrder::Prim { full_resync: false, force: false }),
     ("prim fullsync", ModuleOrder::Prim { full_resync: true, force: false }),
@@ -106,6 +106,9 @@ pub(super) const ORDERS: [(&str, ModuleOrder); 11] = [
     ("restart", ModuleOrder::Restart),
     ("stopstart", ModuleOrder::StopStart),
     ("swap", ModuleOrder::Swap),
+    ("drain", ModuleOrder::Drain { stop: false }),
+    ("drain stop", ModuleOrder::Drain { stop: true }),
+    ("undrain", ModuleOrder::Undrain),
 ];
 
 fn named<T: Copy>(names: &[(&str, T)], text: &str, what: &str) -> Result<T, String> {

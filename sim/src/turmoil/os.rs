@@ -8,6 +8,7 @@ use havre_core::{
         WitnessRecord,
     },
     event::Event,
+    farm::table::FilterRequest,
     ids::ModuleId,
     time::Instant,
 };
@@ -71,6 +72,10 @@ impl Os for HostOs {
 
     async fn address(&self, _module: ModuleId, request: AddressRequest) -> Outcome {
         self.port.order(|op| Wish::Address { op, request }).await
+    }
+
+    async fn filter(&self, _module: ModuleId, request: FilterRequest) -> Outcome {
+        self.port.order(|op| Wish::Filter { op, request }).await
     }
 
     async fn ping(&self, _targets: Vec<IpAddr>, limit: Duration) -> bool {

@@ -91,6 +91,10 @@ impl Mirror {
                               Ready and SECOND Ready"
                 ))
             }
+            ModuleOrder::Drain { .. } | ModuleOrder::Undrain => Some(format!(
+                "{name} is a mirror: only the nodes of a farm are drained; to move the application \
+                 away use `swap`"
+            )),
             _ => None,
         }
     }
@@ -126,6 +130,8 @@ impl Mirror {
                     self.swap_until = Some(now + SWAP_LIMIT);
                 }
             },
+            // Refused above: a mirror has nothing to share.
+            ModuleOrder::Drain { .. } | ModuleOrder::Undrain => {}
         }
     }
 

@@ -31,6 +31,7 @@ impl Settings {
                     addr: a.addr,
                     prefix: a.prefix,
                     interface: interface.name.clone(),
+                    shared: false,
                 })
             })
             .collect();

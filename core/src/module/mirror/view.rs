@@ -112,14 +112,15 @@ impl Mirror {
             epoch: self.epoch,
             right_until: None,
             resync: self.progress,
-            peer: PeerStatus {
+            peers: vec![PeerStatus {
                 node: self.settings.peer,
                 name: self.settings.peer_name.clone(),
                 alive: self.peer.alive,
                 state: beat.map(|b| (b.state, b.phase)),
                 generation: self.peer.beat.as_ref().and_then(|b| b.lineage.current),
                 links: Vec::new(),
-            },
+            }],
+            farm: None,
             signature: self.settings.signature,
         }
     }
