@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod error;
 mod macros;
 pub mod module;
+pub mod pattern;
 mod read;
 pub mod schema;
 pub mod script;

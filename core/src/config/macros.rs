@@ -111,6 +111,9 @@ impl Names {
         for attribute in &mut element.attributes {
             attribute.value = self.expand(&attribute.value, attribute.at, report);
         }
+        for section in &mut element.sections {
+            section.text = self.expand(&section.text, section.at, report);
+        }
         for child in &mut element.children {
             if child.name != "macro" {
                 self.expand_tree(child, report);

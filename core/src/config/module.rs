@@ -8,6 +8,7 @@ use crate::{config::cluster::LinkTiming, ids::NodeId};
 
 mod balance;
 mod checkers;
+mod failover;
 mod farm;
 mod heart;
 mod mode;
@@ -22,8 +23,8 @@ pub use balance::{
     GROUPS_MAX, GroupConfig, HostPower, RULES_MAX, RuleConfig, RuleFilter, RuleProtocol,
 };
 pub use checkers::{
-    CheckAction, CheckerConfig, CheckerKind, ChecksConfig, Class, ErrdConfig, FailoverConfig,
-    ModuleTo, ProcAction, ProcConfig, StartFailure,
+    CHECKERS_MAX, CheckAction, CheckerConfig, CheckerKind, ChecksConfig, Class, ErrdConfig,
+    FailoverConfig, ModuleTo, PROCS_MAX, ProcAction, ProcConfig, StartFailure,
 };
 pub use farm::FarmConfig;
 pub use mode::ServiceMode;

@@ -10,7 +10,7 @@ use crate::config::{
     error::{Position, Report},
     schema::{AttributeSpec, ElementSpec, Kind, Occurs, Presence, Support},
     suggest, time, value,
-    xml::Element,
+    xml::{Element, Section},
 };
 
 /// Reports everything that is wrong with `element` and what is inside it.
@@ -33,8 +33,9 @@ pub(crate) fn check(
     for inner in spec.children {
         check_number(element, inner, report);
     }
-    if !spec.text && !element.text.trim().is_empty() {
-        let word: String = element.text.trim().chars().take(20).collect();
+    let text = element.sections.iter().find(|section| !section.text.trim().is_empty());
+    if let (false, Some(section)) = (spec.text, text) {
+        let word: String = section.text.trim().chars().take(20).collect();
         let message = format!("text \"{word}\" inside <{}>", element.name);
         report.error(element.at, message, "remove it, or put it into a comment");
     }
@@ -177,6 +178,28 @@ impl<'e> View<'e> {
         self.element.attribute(name).map_or(self.element.at, |a| a.at)
     }
 
+    /// Whether the table gives the element such an attribute.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.spec.attribute(name).is_some()
+    }
+
+    /// Whether the table gives the element such a child.
+    pub(crate) fn has_child(&self, name: &str) -> bool {
+        self.spec.child(name).is_some()
+    }
+
+    /// The elements inside this one that the table knows, in the order of the file.
+    pub(crate) fn every_child(&self) -> impl Iterator<Item = View<'e>> + use<'e> {
+        let spec = self.spec;
+        let children = self.element.children.iter();
+        children.filter_map(move |element| Some(View { element, spec: spec.child(&element.name)? }))
+    }
+
+    /// The pieces of text directly inside it.
+    pub(crate) fn sections(&self) -> &'e [Section] {
+        &self.element.sections
+    }
+
     /// The elements of that name inside this one.
     pub(crate) fn children(&self, name: &'static str) -> impl Iterator<Item = View<'e>> + use<'e> {
         let spec = self.spec.child(name).expect("the code asks for elements of the table only");
@@ -218,8 +241,9 @@ impl<'e> View<'e> {
     }
 
     pub(crate) fn time(&self, name: &str) -> Option<Duration> {
-        let Kind::Time(unit, ..) = self.known(name).kind else {
-            panic!("the code reads times from attributes of that kind only")
+        let unit = match self.known(name).kind {
+            Kind::Time(unit, ..) | Kind::WordOr(_, &Kind::Time(unit, ..)) => unit,
+            _ => panic!("the code reads times from attributes of that kind only"),
         };
         self.valid(name).and_then(|value| time::parse(value, unit).ok())
     }

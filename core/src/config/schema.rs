@@ -114,8 +114,8 @@ pub enum Kind {
     Mask,
     /// A MAC address of no card: unicast, as `5a:fe:0a:00:00:32`.
     Mac,
-    /// `*`, or a value of that kind.
-    AnyOr(&'static Kind),
+    /// This word, or a value of that kind.
+    WordOr(&'static str, &'static Kind),
     /// An absolute path.
     Directory,
     /// A path below its directory.
@@ -145,7 +145,7 @@ impl Kind {
             Self::Address => "numeric address, IPv4 or IPv6".to_owned(),
             Self::Mask => "mask such as `255.255.255.0`, or prefix length".to_owned(),
             Self::Mac => "unicast MAC address such as `5a:fe:0a:00:00:32`".to_owned(),
-            Self::AnyOr(kind) => format!("`*`, or {}", kind.words()),
+            Self::WordOr(word, kind) => format!("`{word}`, or {}", kind.words()),
             Self::Directory => "absolute path".to_owned(),
             Self::RelativePath => "relative path".to_owned(),
             Self::Pattern => "POSIX extended regular expression".to_owned(),

@@ -8,6 +8,7 @@ use super::{
     module::{self, ModuleConfig},
 };
 
+mod checkers;
 mod cluster_xml;
 mod farm;
 mod limits;

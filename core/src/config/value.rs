@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::{
     module::VirtualMac,
+    pattern,
     schema::Kind,
     suggest,
     time::{self, TimeError, Written},
@@ -61,8 +62,8 @@ pub(crate) fn fault(name: &str, kind: &Kind, value: &str) -> Option<Fault> {
             // The lowest bit of the first byte marks a group address, which no source may be.
             check(mac.is_ok_and(|mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6]))
         }
-        Kind::AnyOr(_) if value.trim() == "*" => None,
-        Kind::AnyOr(kind) => fault(name, kind, value),
+        Kind::WordOr(word, _) if value.trim() == *word => None,
+        Kind::WordOr(_, kind) => fault(name, kind, value),
         Kind::Directory => fault_of_directory(name, value),
         Kind::RelativePath => check(is_relative(value)),
         Kind::Pattern => fault_of_pattern(name, value),
@@ -133,7 +134,7 @@ fn fault_of_directory(name: &str, value: &str) -> Option<Fault> {
     None
 }
 
-/// A light check of brackets; the expression itself is compiled where it is used.
+/// What typing errors do to brackets is said in plain words; the rest by who compiles it.
 fn fault_of_pattern(name: &str, value: &str) -> Option<Fault> {
     let pattern = value.strip_prefix('!').unwrap_or(value);
     let (mut depth, mut in_brackets, mut previous) = (0i32, false, None);
@@ -165,10 +166,16 @@ fn fault_of_pattern(name: &str, value: &str) -> Option<Fault> {
         () if in_brackets => "a [ is not closed",
         () if depth != 0 => "its ( and ) do not match",
         () if starts_with_repeat => "it begins with a repetition of nothing",
-        () => return None,
+        () => return fault_of_expression(name, value, pattern),
     };
     let message = format!("{name}=\"{value}\": {problem}");
     Some((message, "correct the regular expression; * alone is .*".to_owned()))
+}
+
+fn fault_of_expression(name: &str, value: &str, pattern: &str) -> Option<Fault> {
+    let problem = pattern::compile(pattern).err()?;
+    let message = format!("{name}=\"{value}\": {problem}");
+    Some((message, "correct the regular expression, or write it in simpler ones".to_owned()))
 }
 
 /// A numeric address, without the brackets that IPv6 may have.

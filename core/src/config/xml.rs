@@ -28,6 +28,9 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Deepest nesting followed; the deepest legal element is at depth 7.
 const DEPTH_MAX: usize = 32;
 
+/// What begins a CDATA section.
+const CDATA: &str = "<![CDATA[";
+
 /// One element.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Element {
@@ -36,8 +39,30 @@ pub(crate) struct Element {
     pub(crate) at: Position,
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) children: Vec<Element>,
-    /// Text and CDATA directly inside it.
+    /// Text and CDATA directly inside it, piece by piece.
+    pub(crate) sections: Vec<Section>,
+}
+
+/// A piece of text between tags, or the inside of a CDATA section.
+#[derive(Debug, Clone)]
+pub(crate) struct Section {
+    /// Where it begins.
+    pub(crate) at: Position,
+    /// The text, entities resolved.
     pub(crate) text: String,
+    /// Whether it is CDATA, which joins with nothing.
+    cdata: bool,
+}
+
+impl Section {
+    /// The place in the file of a place in the text, both counted from 1.
+    pub(crate) const fn place(&self, line: u32, column: u32) -> Position {
+        let column = match line {
+            0 | 1 => self.at.column.saturating_add(column.saturating_sub(1)),
+            _ => column,
+        };
+        Position { line: self.at.line.saturating_add(line.saturating_sub(1)), column }
+    }
 }
 
 /// One attribute.
@@ -110,7 +135,7 @@ impl Builder<'_, '_, '_> {
                 Ok(Event::End(tag)) => self.end(tag.name().0.trim(), begin, &mut forgiven),
                 Ok(Event::Text(text)) => self.text(&text, begin),
                 Ok(Event::GeneralRef(name)) => self.reference(&name, begin),
-                Ok(Event::CData(section)) => self.append(&section, begin),
+                Ok(Event::CData(section)) => self.append(&section, begin + CDATA.len(), true),
                 Ok(Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => {}
                 Err(error) => {
                     let at = offset(reader.error_position());
@@ -288,19 +313,23 @@ impl Builder<'_, '_, '_> {
             let message = format!("text \"{word}\" outside of any element");
             return self.error(begin + blanks, message, "remove it, or put it into a comment");
         }
-        self.append(text, begin);
+        self.append(text, begin, false);
     }
 
     fn reference(&mut self, name: &str, begin: usize) {
         match unescape(&format!("&{name};")) {
-            Ok(text) => self.append(&text, begin),
+            Ok(text) => self.append(&text, begin, false),
             Err(error) => self.error(begin, error.to_string(), "write & as &amp;"),
         }
     }
 
-    fn append(&mut self, text: &str, begin: usize) {
+    fn append(&mut self, text: &str, begin: usize, cdata: bool) {
+        let at = self.place(begin);
         match self.open.last_mut() {
-            Some(element) => element.text.push_str(text),
+            Some(element) => match element.sections.last_mut() {
+                Some(last) if !cdata && !last.cdata => last.text.push_str(text),
+                _ => element.sections.push(Section { at, text: text.to_owned(), cdata }),
+            },
             None if text.trim().is_empty() => {}
             None => {
                 let message = "text outside of any element".to_owned();

@@ -41,8 +41,7 @@ pub struct HostPower {
     pub power: u32,
 }
 
-/// `<rule>`. No two rules of a farm have the same address, port and protocol; of several that
-/// match a packet the one that names its address wins, then the one that names its port.
+/// `<rule>`. Of several that match a packet the first in the order of the file wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleConfig {
     /// The virtual address it applies to; `None`: all of the farm.
@@ -79,6 +78,15 @@ pub enum RuleFilter {
     OnIpid,
 }
 
+impl RuleConfig {
+    /// Whether this rule matches every packet that `other` matches.
+    fn covers(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && (self.addr.is_none() || self.addr == other.addr)
+            && (self.port.is_none() || self.port == other.port)
+    }
+}
+
 impl RuleProtocol {
     const fn word(self) -> &'static str {
         match self {
@@ -112,12 +120,11 @@ pub(super) fn build(
         let mut group = GroupConfig { name, hosts, rules: Vec::new() };
         for view in view.children("rule") {
             let Some(rule) = rule(view, interfaces, report) else { continue };
-            let key = |r: &RuleConfig| (r.addr, r.port, r.protocol);
             let mut earlier = groups.iter().flat_map(|group| &group.rules).chain(&group.rules);
-            if earlier.any(|earlier| key(earlier) == key(&rule)) {
-                let message = "another rule has the same virtual_addr, port and proto";
-                report.error(view.at(), message, "remove one of the two");
-                continue;
+            if earlier.any(|earlier| earlier.covers(&rule)) {
+                let message = "an earlier rule matches every packet that this one matches: it \
+                               never applies";
+                report.error(view.at(), message, "remove it, or put it in front of the other");
             }
             group.rules.push(rule);
         }
@@ -244,8 +251,8 @@ fn check_arp(
     }
     let directed = |i: &InterfaceConfig| i.kind == InterfaceKind::VmacDirected;
     if !concerned(rule, interfaces).all(directed) {
-        let message = "proto=\"arp\" outside of vmac_directed: with vmac_invisible every node gives \
-                       the same virtual MAC address, there is nothing to share";
+        let message = "proto=\"arp\" outside of vmac_directed: with vmac_invisible every node \
+                       gives the same virtual MAC address, there is nothing to share";
         let remedy = "remove the rule, or write type=\"vmac_directed\"";
         report.error(view.at_attribute("proto"), message, remedy);
     }

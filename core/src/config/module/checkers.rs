@@ -1,10 +1,25 @@
 //! `<errd>`, `<check>` and `<failover>`: what watches the application, and what follows from it.
+//!
+//! `<vip>` adds checkers of its own unless it says `check="off"`: one per network of its
+//! addresses and one per address.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::checks::rules::Rule;
+
+mod check;
+mod errd;
+mod generated;
+
+pub(super) use check::build;
+pub(super) use errd::build as build_errd;
+
+/// Most checkers of one module, generated ones included.
+pub const CHECKERS_MAX: usize = 1_024;
+/// Most processes that one module watches.
+pub const PROCS_MAX: usize = 1_024;
 
 /// Everything that watches a module.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -66,6 +81,33 @@ pub enum Class {
     Sec,
     /// While an operator or a script has it switched on.
     User(String),
+}
+
+impl Class {
+    /// The class of that name.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "pre" => Self::Pre,
+            "prim" => Self::Prim,
+            "second" => Self::Second,
+            "both" => Self::Both,
+            "sec" => Self::Sec,
+            _ => Self::User(name.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pre => "pre",
+            Self::Prim => "prim",
+            Self::Second => "second",
+            Self::Both => "both",
+            Self::Sec => "sec",
+            Self::User(name) => name,
+        })
+    }
 }
 
 /// What `<errd>` does.
@@ -134,9 +176,9 @@ pub enum CheckerKind {
         /// Address or name.
         addr: String,
     },
-    /// That the network card with this address has a link.
+    /// That a network card has a link.
     Interface {
-        /// An address of the card.
+        /// The card is the one whose network contains this address.
         local_addr: IpAddr,
     },
     /// That an address is set here, and nowhere else.
@@ -163,6 +205,28 @@ pub enum CheckerKind {
         /// The hosts.
         hosts: Vec<IpAddr>,
     },
+}
+
+impl CheckerConfig {
+    /// The resource that it keeps, such as `tcp.web`.
+    pub fn resource(&self) -> String {
+        format!("{}.{}", self.kind.class(), self.ident)
+    }
+}
+
+impl CheckerKind {
+    /// The first half of the resource's name.
+    pub const fn class(&self) -> &'static str {
+        match self {
+            Self::Tcp { .. } => "tcp",
+            Self::Ping { .. } => "ping",
+            Self::Interface { .. } => "intf",
+            Self::Address { .. } => "ip",
+            Self::Custom { .. } => "custom",
+            Self::Module { .. } => "module",
+            Self::Splitbrain { .. } => "splitbrain",
+        }
+    }
 }
 
 /// Where another module runs.

@@ -7,8 +7,8 @@ use crate::config::{
     error::{ConfigErrors, Parsed, Position, Report},
     macros::Names,
     module::{
-        ChecksConfig, ModuleConfig, QuorumPolicy, ServiceMode, farm, heart, mode, quorum, rfs,
-        service, user, vip,
+        ChecksConfig, ModuleConfig, QuorumPolicy, ServiceMode, checkers, failover, farm, heart,
+        mode, quorum, rfs, service, user, vip,
     },
     read::{self, View},
     schema::SAFE,
@@ -127,11 +127,12 @@ fn build(view: View<'_>, cluster: &ClusterConfig, report: &mut Report<'_>) -> Op
     };
     // Even without members: the service itself may have more errors.
     let service = service::build(view, (mode, members.as_deref()), cluster, report);
-    let members = members?;
-    let checks = ChecksConfig::default();
+    let errd = checkers::build_errd(view, mode, report);
+    let checkers = checkers::build(view, mode, (&interfaces, &quorum), report);
+    let failover = failover::build(view, &checkers, errd.as_ref(), report);
     Some(ModuleConfig {
         service,
-        members,
+        members: members?,
         heart,
         farm,
         interfaces,
@@ -139,6 +140,6 @@ fn build(view: View<'_>, cluster: &ClusterConfig, report: &mut Report<'_>) -> Op
         rfs,
         user,
         quorum,
-        checks,
+        checks: ChecksConfig { errd, checkers, failover },
     })
 }

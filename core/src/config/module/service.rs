@@ -36,8 +36,23 @@ pub(super) fn build(
         maxloop: view.count("maxloop").and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
         loop_interval: view.time_or_default("loop_interval"),
         automatic_reboot: view.is_on("automatic_reboot"),
-        maxloop_retry: None,
-        on_start_failure: StartFailure::Ignore,
+        maxloop_retry: view.time("maxloop_retry"),
+        on_start_failure: on_start_failure(view, mode, report),
+    }
+}
+
+fn on_start_failure(view: View<'_>, mode: ServiceMode, report: &mut Report<'_>) -> StartFailure {
+    match view.word("onstartfailure") {
+        Some("stop") => StartFailure::Stop,
+        Some("failover") => {
+            if mode != ServiceMode::Mirror {
+                let message = "onstartfailure=\"failover\" belongs to a mirror";
+                let remedy = "write \"stop\" or \"ignore\"";
+                report.error(view.at_attribute("onstartfailure"), message, remedy);
+            }
+            StartFailure::Failover
+        }
+        _ => StartFailure::Ignore,
     }
 }
 

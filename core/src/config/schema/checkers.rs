@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
-use super::{AttributeSpec as A, ElementSpec as E, Kind, Occurs, Support, ms, seconds};
+use super::{AttributeSpec as A, ElementSpec as E, Kind, Occurs, ms, seconds};
 
 const ACTIONS: Kind = Kind::Choice(&["stop", "stopstart", "restart", "swap", "wait", "noaction"]);
 const WHEN: Kind = Kind::Choice(&["pre", "prim", "second", "both"]);
 const INTERVAL: A = A::default("interval", seconds(1, 86_400), "10", "Period of the check.");
 const TIMEOUT: A = A::default("timeout", seconds(1, 3_600), "5", "Limit of the check.");
+const SHARED: A = A::default(
+    "shared",
+    Kind::OnOff,
+    "off",
+    "A target that is down from every node does not stop an application that runs; with \
+     `when=\"pre\"` and `action=\"wait\"` only (Havre's own attribute).",
+);
 const IDENT: A = A::required("ident", Kind::Name, "Name of its resource.");
 
 pub(super) static ERRD: E = E::new("errd", "Watches processes and services.")
-    .support(Support::Later)
     .attributes(&[A::default("polltimer", seconds(1, 86_400), "30", "Period of the check.")])
     .children(&[&PROC]);
 
@@ -33,12 +39,17 @@ pub(super) static CHECK: E = E::new("check", "Holds the checkers.")
     .occurs(Occurs::Many);
 
 static TCP: E = E::new("tcp", "Connects to a TCP port.")
-    .support(Support::Later)
     .occurs(Occurs::Many)
     .attributes(&[
         IDENT,
         A::required("when", WHEN, "In which role."),
-        A::default("action", ACTIONS, "restart", "What to do when it fails."),
+        A::optional(
+            "action",
+            ACTIONS,
+            "`restart`; `wait` with `when=\"pre\"`",
+            "What to do when it fails; with `when=\"pre\"` only `wait` or `noaction`.",
+        ),
+        SHARED,
     ])
     .children(&[&TCP_TO]);
 
@@ -50,12 +61,17 @@ static TCP_TO: E = E::new("to", "Where to.").occurs(Occurs::Once).attributes(&[
 ]);
 
 static PING: E = E::new("ping", "Pings a host.")
-    .support(Support::Later)
     .occurs(Occurs::Many)
     .attributes(&[
         IDENT,
         A::default("when", WHEN, "pre", "In which role."),
-        A::default("action", ACTIONS, "wait", "What to do when it fails."),
+        A::default(
+            "action",
+            ACTIONS,
+            "wait",
+            "What to do when it fails; `wait` with `when=\"pre\"` only.",
+        ),
+        SHARED,
     ])
     .children(&[&PING_TO]);
 
@@ -66,26 +82,28 @@ static PING_TO: E = E::new("to", "Which host.").occurs(Occurs::Once).attributes(
 ]);
 
 static INTF: E = E::new("intf", "Watches a network card.")
-    .support(Support::Later)
     .occurs(Occurs::Many)
-    .attributes(&[IDENT, A::default("when", Kind::Choice(&["pre"]), "pre", "In which role.")])
+    .attributes(&[
+        IDENT,
+        A::default("when", Kind::Choice(&["pre"]), "pre", "In which role."),
+        SHARED,
+    ])
     .children(&[&INTF_TO]);
 
 static INTF_TO: E = E::new("to", "Which card.").occurs(Occurs::Once).attributes(&[A::required(
     "local_addr",
     Kind::Address,
-    "An address of the card.",
+    "The card whose network contains this address.",
 )]);
 
 static IP: E = E::new("ip", "Watches a local address.")
-    .support(Support::Later)
     .occurs(Occurs::Many)
     .attributes(&[
         IDENT,
-        A::default(
+        A::optional(
             "when",
-            Kind::Choice(&["prim", "both", "second", "pre"]),
-            "prim",
+            Kind::Choice(&["prim", "both"]),
+            "`prim`, in a farm `both`",
             "In which role.",
         ),
     ])
@@ -95,24 +113,28 @@ static IP_TO: E = E::new("to", "Which address.")
     .occurs(Occurs::Once)
     .attributes(&[A::required("addr", Kind::Host, "The address."), INTERVAL]);
 
-static CUSTOM: E = E::new("custom", "Runs a checker of your own.")
-    .support(Support::Later)
-    .occurs(Occurs::Many)
-    .attributes(&[
+static CUSTOM: E =
+    E::new("custom", "Runs a checker of your own.").occurs(Occurs::Many).attributes(&[
         IDENT,
         A::required("when", WHEN, "In which role."),
         A::required("exec", Kind::Filled, "Program in `bin`."),
         A::optional("arg", Kind::Text, "", "Its arguments."),
-        A::default("action", ACTIONS, "noaction", "What to do when it fails."),
+        A::default(
+            "action",
+            ACTIONS,
+            "noaction",
+            "What to do when it fails; with `when=\"pre\"` only `wait` or `noaction`.",
+        ),
+        SHARED,
     ]);
 
 static MODULE: E = E::new("module", "Watches another module.")
-    .support(Support::Later)
     .occurs(Occurs::Many)
     .attributes(&[
         A::optional("ident", Kind::Name, "name and address", "Name of its resource."),
         A::required("name", Kind::Name, "The other module."),
         A::default("when", Kind::Choice(&["pre"]), "pre", "In which role."),
+        SHARED,
     ])
     .children(&[&MODULE_TO]);
 
@@ -133,7 +155,6 @@ static SPLITBRAIN: E = E::new("splitbrain", "Pings hosts that decide who runs wh
     ]);
 
 pub(super) static FAILOVER: E = E::new("failover", "Rules from checkers' results to actions.")
-    .support(Support::Later)
     .occurs(Occurs::Many)
     .with_text()
     .attributes(&[

@@ -33,8 +33,8 @@ static SERVICE: E = E::new("service", "Describes the module; everything else sta
         A::required(
             "mode",
             Kind::Choice(&["mirror", "farm", "light"]),
-            "Architecture: `mirror` (a pair with one primary), `farm` (all nodes share the load) or \
-             `light` (each node by itself).",
+            "Architecture: `mirror` (a pair with one primary), `farm` (all nodes share the load) \
+             or `light` (each node by itself).",
         ),
         A::default(
             "boot",
@@ -67,6 +67,20 @@ static SERVICE: E = E::new("service", "Describes the module; everything else sta
             Kind::OnOff,
             "off",
             "Whether a stopstart reboots the machine instead.",
+        ),
+        A::default(
+            "maxloop_retry",
+            Kind::WordOr("off", &seconds(1, DAY_S)),
+            "off",
+            "First pause before a module that `maxloop` stopped is tried again; it doubles from \
+             try to try. `off`: it stays stopped (Havre's own attribute).",
+        ),
+        A::default(
+            "onstartfailure",
+            Kind::Choice(&["stop", "failover", "ignore"]),
+            "ignore",
+            "What a start script that ends with another code than 0 leads to: the module stops; \
+             the other node takes over; or only the log tells it (Havre's own attribute).",
         ),
         A::optional(
             "quorum",
@@ -242,13 +256,12 @@ static HOST: E = E::new("host", "One node of the group.").occurs(Occurs::Many).a
 
 static RULE: E = E::new(
     "rule",
-    "Which packets the group shares; of several that match, the one that names the address wins, \
-     then the one that names the port.",
+    "Which packets the group shares; of several rules that match, the first of the file wins.",
 )
 .occurs(Occurs::OneOrMore)
 .attributes(&[
-    A::default("virtual_addr", Kind::AnyOr(&Kind::Address), "*", "Address it applies to."),
-    A::default("port", Kind::AnyOr(&Kind::Port), "*", "Destination port it applies to."),
+    A::default("virtual_addr", Kind::WordOr("*", &Kind::Address), "*", "Address it applies to."),
+    A::default("port", Kind::WordOr("*", &Kind::Port), "*", "Destination port it applies to."),
     A::required(
         "proto",
         Kind::Choice(&["tcp", "udp", "arp"]),

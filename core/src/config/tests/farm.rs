@@ -173,7 +173,7 @@ fn hosts_are_members_and_someone_has_power() {
 #[test]
 fn rules_are_distinct_concern_an_address_of_the_module_and_are_not_absent() {
     let twice = format!("<group name=\"g\">{RULE}</group><group name=\"h\">{RULE}</group>");
-    has(&findings(&directed(&twice)), "another rule has the same virtual_addr, port and proto");
+    has(&findings(&directed(&twice)), "an earlier rule matches every packet that this one matches");
     let same = format!(
         "<group name=\"g\">{RULE}</group><group name=\"g\"><rule proto=\"udp\" \
                         filter=\"on_addr\"/></group>"

@@ -67,7 +67,7 @@ fn row_3_a_flow_heartbeat_on_the_only_network_is_legal() {
     assert_eq!(config.heart.heartbeats[0].ident, "flow");
     let rfs = config.rfs.expect("the file has <rfs>");
     assert_eq!(rfs.directories[0].dir, Path::new("c:\\test1replicated"));
-    has(&notices(&text), "notice: <errd> is accepted but not yet acted on");
+    assert_eq!(config.checks.errd.expect("the file has <errd>").procs[0].name, "PROCESS_NAME");
     has(&notices(&text), "<rfs nbrei=\"3\"> is accepted and has no effect");
 }
 
@@ -89,7 +89,8 @@ fn row_5_a_tcp_checker_without_action_is_accepted() {
     let text = mirror(
         "<check><tcp ident=\"a\" when=\"prim\"><to addr=\"10.0.0.9\" port=\"80\"/></tcp></check>",
     );
-    has(&notices(&text), "notice: <tcp> is accepted but not yet acted on");
+    let checker = &accepted(&text).value.checks.checkers[0];
+    assert_eq!(checker.action, module::CheckAction::Restart);
 }
 
 #[test]
@@ -206,9 +207,10 @@ fn row_13_values_to_be_filled_in_are_named_each() {
 fn row_14_old_xml_with_cdata_in_a_comment_is_skipped() {
     let text = mirror(
         "<!-- <failover><![CDATA[ tcp: if (tcp.? == down) then restart(); ]]></failover> -->\
-         <failover><![CDATA[\nx: if (a < b && c == down) then stop();\n]]></failover>",
+         <failover><![CDATA[\nx: if (ping.a == down && !(custom.b == up)) then stop();\n]]>\
+         </failover>",
     );
-    has(&notices(&text), "<failover> is accepted but not yet acted on");
+    assert_eq!(accepted(&text).value.checks.failover.rules[0].label, "x");
 }
 
 #[test]

@@ -17,7 +17,8 @@ fn tree(element: &Element) -> String {
     let attributes: Vec<String> =
         element.attributes.iter().map(|a| format!(" {}={}", a.name, a.value)).collect();
     let children: String = element.children.iter().map(tree).collect();
-    format!("({}{}{}{children})", element.name, attributes.concat(), element.text.trim())
+    let text: String = element.sections.iter().map(|section| section.text.as_str()).collect();
+    format!("({}{}{}{children})", element.name, attributes.concat(), text.trim())
 }
 
 #[test]
