@@ -1,7 +1,7 @@
 //! The target's half: carries out steps, and says what it needs.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -31,6 +31,8 @@ use crate::volume::{
     tree,
 };
 
+/// How a file is made.
+const NEW: OFlags = OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 /// Names of files with several names that are remembered within one resynchronisation.
 const IDENTITIES_MAX: usize = 100_000;
 
@@ -38,8 +40,13 @@ const IDENTITIES_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub struct Fixer {
     aside: Option<Aside>,
+    /// Whether what is read here proves nothing, so that every block is asked for.
+    rewriting: bool,
     /// First place seen of each of the source's files with several names.
     identities: HashMap<u64, Location>,
+    /// Files with several names that were made empty, so that their other names could join them,
+    /// and whose content is still to come.
+    empty: HashSet<Location>,
     /// The file that is being written.
     open: Option<(Location, OwnedFd)>,
     /// Entries of the directory that is being listed.
@@ -50,6 +57,13 @@ impl Fixer {
     /// Makes one; `aside` keeps what differs.
     pub fn new(aside: Option<Aside>) -> Self {
         Self { aside, ..Self::default() }
+    }
+
+    /// The same, that asks for everything instead of comparing it, if `rewriting`: what is read
+    /// here may be in the cache and not on the disk.
+    #[must_use]
+    pub fn rewriting(self, rewriting: bool) -> Self {
+        Self { rewriting, ..self }
     }
 
     /// How many entries were kept aside.
@@ -75,7 +89,11 @@ impl Fixer {
                 let Some((open, _)) = open_file(places, file)? else {
                     return Ok(Some(Answer::Absent));
                 };
-                let own = region_digests(open.as_fd(), *index, own_end(open.as_fd(), *size)?)?;
+                let own = if self.rewriting {
+                    Vec::new()
+                } else {
+                    region_digests(open.as_fd(), *index, own_end(open.as_fd(), *size)?)?
+                };
                 let differs = |at: &usize| own.get(*at) != digests.get(*at);
                 let blocks = (0..digests.len()).filter(differs);
                 Ok(Some(Answer::Blocks(blocks.filter_map(|at| u16::try_from(at).ok()).collect())))
@@ -187,17 +205,16 @@ impl Fixer {
             Err(error) if is_absent(&error) => None,
             other => Some(other?),
         };
-        let Some(own) = own else { return make(dir.as_fd(), name, entry, want) };
+        let Some(own) = own else { return self.make(places, place, entry, want) };
         if !can_stay(&own.kind, &entry.kind) {
             self.remove(places, place)?;
-            let (dir, name) = places.parent(place)?;
-            return make(dir.as_fd(), name, entry, want);
+            return self.make(places, place, entry, want);
         }
         if let (Kind::File { size, digest, .. }, Kind::File { size: own_size, .. }, true) =
             (&entry.kind, &own.kind, content)
         {
             let same_small = match digest {
-                Some(digest) if size == own_size => {
+                Some(digest) if size == own_size && !self.rewriting => {
                     Some(small_digest(dir.as_fd(), name, *own_size)? == *digest)
                 }
                 Some(_) => Some(false),
@@ -208,8 +225,11 @@ impl Fixer {
             }
             match same_small {
                 Some(true) => return set_entry_attributes(dir.as_fd(), name, entry, &own),
-                // Other names of the file may not be compared: it must stay the same file.
-                Some(false) if is_shared(&own.kind) => want(Want::Comparison),
+                // It may have another name, here or in what is listed next: it must stay the
+                // same file.
+                Some(false) if is_shared(&own.kind) || is_shared(&entry.kind) => {
+                    want(Want::Comparison);
+                }
                 Some(false) => want(Want::Content),
                 None => want(Want::Comparison),
             }
@@ -219,6 +239,21 @@ impl Fixer {
             want(Want::Xattrs);
         }
         set_entry_attributes(dir.as_fd(), name, entry, &own)
+    }
+
+    fn make(
+        &mut self,
+        places: &mut Places,
+        place: &Location,
+        entry: &Entry,
+        want: &mut dyn FnMut(Want),
+    ) -> io::Result<()> {
+        let (dir, name) = places.parent(place)?;
+        if is_shared(&entry.kind) {
+            rustix::fs::openat(&*dir, name, NEW, Mode::RUSR | Mode::WUSR)?;
+            self.empty.insert(place.clone());
+        }
+        make(dir.as_fd(), name, entry, want)
     }
 
     /// Joins the names of one file; what the file is like is compared under each name, because it
@@ -273,10 +308,13 @@ impl Fixer {
 
     /// A new, empty file: what has the name now may be linked from elsewhere.
     fn create(&mut self, places: &mut Places, file: &Location) -> io::Result<()> {
-        self.remove(places, file)?;
-        let (dir, name) = places.parent(file)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let made = if self.empty.remove(file) {
+            places.open(file, OFlags::RDWR | OFlags::NONBLOCK)?
+        } else {
+            self.remove(places, file)?;
+            let (dir, name) = places.parent(file)?;
+            rustix::fs::openat(&*dir, name, NEW, Mode::RUSR | Mode::WUSR)?
+        };
         self.open = Some((file.clone(), made));
         Ok(())
     }

@@ -36,7 +36,11 @@ pub(super) fn digest(bytes: &[u8]) -> Digest {
 }
 
 /// Reads up to the length of `buffer`; less only at the end of the file.
-pub(super) fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(in crate::volume) fn read_at(
+    file: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
@@ -111,7 +115,7 @@ pub(super) fn small_digest(dir: BorrowedFd<'_>, name: &[u8], size: u64) -> io::R
 
 /// Every extended attribute of an entry, sorted by name, in one encoding: length of name (u16),
 /// name, length of value (u32), value.
-pub(super) fn xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
+pub(in crate::volume) fn xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
     let path = magic_path(dir, name);
     let mut list = [0u8; 4096];
     let names = match rustix::fs::llistxattr(&path, &mut list[..]) {
@@ -145,7 +149,7 @@ pub(super) fn xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>>
 }
 
 /// Takes the encoding of [`xattrs_at`] apart; `None` if it is not one.
-pub(super) fn split_xattrs(mut bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+pub(in crate::volume) fn split_xattrs(mut bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
         let (len, rest) = bytes.split_first_chunk::<2>()?;

@@ -293,6 +293,21 @@ fn the_walk_names_every_directory_and_large_files_regions() {
     );
 }
 
+#[test]
+fn names_of_one_file_stay_together_whatever_is_there_already() {
+    for there in [&[][..], &["a"], &["b"], &["a", "b"]] {
+        let mut it = Pair::new();
+        fs::write(it.source("a"), b"").expect("write");
+        fs::hard_link(it.source("a"), it.source("b")).expect("link");
+        for name in there {
+            fs::write(it.target(name), b"x").expect("write");
+        }
+        it.copy(&everything());
+        it.copy(&Item::Attributes { at: at("") });
+        it.assert_equal();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
