@@ -77,7 +77,7 @@ impl Source {
 
     pub(super) fn finish_close(&mut self, ok: bool, out: &mut Out<SourceAction>) {
         let Some(closing) = self.closing else { return };
-        if ok && matches!(self.mode, Mode::Enlisted) {
+        if ok && self.config.syncs_prove && matches!(self.mode, Mode::Enlisted) {
             let marks = self.intent.clear(self.window.durable());
             if !marks.is_empty() {
                 out.push(SourceAction::ClearMarks { marks });

@@ -326,6 +326,19 @@ fn a_clean_close_waits_until_the_target_holds_everything_and_leaves_no_mark() {
 }
 
 #[test]
+fn a_clean_close_clears_no_mark_when_syncs_prove_nothing() {
+    let mut bench = Bench::enlisted(Contract::Received, WriteMode::Back);
+    bench.source.config.syncs_prove = false;
+    bench.submit(T, ChangeKind::Change, 1);
+    bench.applied(T, Applied::Changed);
+    bench.order(SourceOrder::Close { clean: true });
+    bench.ack(5, 5);
+    let actions = bench.input(SourceInput::Synced { ok: true });
+    assert!(!actions.iter().any(|action| matches!(action, SourceAction::ClearMarks { .. })));
+    assert_eq!(bench.source.intent().count(), 1);
+}
+
+#[test]
 fn a_resynchronisation_respects_its_cap() {
     let mut bench = Bench::solo(Contract::Received, WriteMode::Back);
     bench.source.config.resync_bytes_per_second_max = Some(1_000);
