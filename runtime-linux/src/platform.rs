@@ -32,7 +32,7 @@ use crate::{
     os::{DataPath, LinuxOs, LinuxParts, script_place, virtual_addresses},
     priority,
     service::ServiceManager,
-    volume::{self, Security, Settings, VolumeHandle},
+    volume::{self, Security, Settings, Trust, VolumeHandle},
 };
 
 /// Linux, as the daemon sees it.
@@ -90,6 +90,7 @@ fn volume_of(context: &DaemonContext, module: &Module) -> Result<Option<VolumeHa
         server: context.security.server(),
         peer: context.security.name_of(peer.node).context("the peer's name")?,
     };
+    let trust = Trust::of(&context.state_dir, &module.name);
     let settings = Settings {
         module: module.id,
         signature: module.signature,
@@ -99,6 +100,7 @@ fn volume_of(context: &DaemonContext, module: &Module) -> Result<Option<VolumeHa
         peer: udp::resolve(&peer.addr, port)?,
         security,
         holder: Some(holder::socket_in(&context.state_dir)),
+        trust,
         seed: context.incarnation.0,
     };
     std::fs::create_dir_all(&settings.state_dir)

@@ -26,9 +26,11 @@ mod testkit;
 mod tests;
 mod thread;
 pub mod tree;
+mod trust;
 pub mod uring;
 
 pub use mounting::end_mount;
 pub use settings::Settings;
 pub use stream::Security;
 pub use thread::{VolumeHandle, start};
+pub use trust::Trust;

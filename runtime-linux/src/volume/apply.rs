@@ -106,17 +106,6 @@ impl Applier {
         }
     }
 
-    /// Makes every replicated directory's file system durable.
-    pub fn sync_all(&self) -> io::Result<()> {
-        for root in 0..self.places.len() {
-            let root = u8::try_from(root).map_err(|_| Errno::INVAL)?;
-            if let Some(dir) = self.places.root(root) {
-                rustix::fs::syncfs(dir)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Performs one change; `payload` are the bytes of a write.
     pub fn apply(&mut self, change: &Change, payload: &[u8]) -> Result<(), ApplyError> {
         let done = match self.perform(change, payload) {

@@ -22,7 +22,7 @@ use havre_core::{
     replication::generation::{Generation, Origin},
 };
 
-use super::{Security, Settings, VolumeHandle, start};
+use super::{Security, Settings, Trust, VolumeHandle, start};
 
 /// Size of the file that is written at random.
 const FILE_BYTES: u64 = 64 << 20;
@@ -194,6 +194,7 @@ impl Site {
             peer: listen,
             security: security.clone(),
             holder: None,
+            trust: Trust::noted_in(site.base.join(format!("{name}-unsynced"))),
             seed: 1,
         };
         let generation =

@@ -62,12 +62,25 @@ pub(super) fn needed(change: &Change) -> Vec<FileId> {
     }
 }
 
+/// A number for the names as of some moment.
+pub(super) type Names = u64;
+
+#[derive(Debug, Clone, Copy)]
+struct Bond {
+    /// When it was last used; `None`: it has no name and must stay.
+    last: Option<u64>,
+    /// The names by which it was bound.
+    names: Names,
+}
+
 /// Ids bound at the target.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
-    /// When each was last used; `None`: it has no name and must stay.
-    files: HashMap<FileId, Option<u64>>,
+    files: HashMap<FileId, Bond>,
     clock: u64,
+    /// Grows when entries cross between what is replicated and what is not: what was bound by an
+    /// older name may be unknown to the target.
+    names: Names,
     /// To be closed with the next change.
     closing: Vec<FileId>,
 }
@@ -78,17 +91,36 @@ impl Bound {
         self.closing.clear();
     }
 
+    /// Whether `id` need not be bound before its next use.
     pub(super) fn contains(&self, id: FileId) -> bool {
-        self.files.contains_key(&id)
+        self.files.get(&id).is_some_and(|bond| bond.last.is_none() || bond.names == self.names)
     }
 
-    /// Notes that a change that binds or uses `id` is shipped.
+    /// The names as they are now.
+    pub(super) const fn names(&self) -> Names {
+        self.names
+    }
+
+    /// Everything that has a name is to be bound again before its next use.
+    pub(super) const fn names_crossed(&mut self) {
+        self.names += 1;
+    }
+
+    /// Notes that a change that uses `id` is shipped.
     pub(super) fn used(&mut self, id: FileId) {
         self.clock += 1;
-        let clock = self.clock;
-        let last = self.files.entry(id).or_insert(Some(clock));
-        if last.is_some() {
-            *last = Some(clock);
+        if let Some(Bond { last: Some(last), .. }) = self.files.get_mut(&id) {
+            *last = self.clock;
+        }
+    }
+
+    /// Notes that a change that binds `id` by one of these names is shipped.
+    pub(super) fn bind(&mut self, id: FileId, names: Names) {
+        self.clock += 1;
+        let bond = self.files.entry(id).or_insert(Bond { last: Some(self.clock), names });
+        bond.names = names;
+        if bond.last.is_some() {
+            bond.last = Some(self.clock);
         }
         self.closing.retain(|closing| *closing != id);
         if self.files.len() > BOUND_MAX {
@@ -98,8 +130,8 @@ impl Bound {
 
     /// The file has lost its last name: it can never be bound again.
     pub(super) fn keep(&mut self, id: FileId) {
-        if let Some(last) = self.files.get_mut(&id) {
-            *last = None;
+        if let Some(bond) = self.files.get_mut(&id) {
+            bond.last = None;
         }
     }
 
@@ -117,13 +149,13 @@ impl Bound {
     }
 
     fn evict(&mut self) {
-        let mut times: Vec<u64> = self.files.values().flatten().copied().collect();
+        let mut times: Vec<u64> = self.files.values().filter_map(|bond| bond.last).collect();
         times.sort_unstable();
         let Some(limit) = times.get(BOUND_MAX / 4).copied() else { return };
         let old: Vec<FileId> = self
             .files
             .iter()
-            .filter(|(_, last)| last.is_some_and(|last| last < limit))
+            .filter(|(_, bond)| bond.last.is_some_and(|last| last < limit))
             .map(|(id, _)| *id)
             .collect();
         for id in old {

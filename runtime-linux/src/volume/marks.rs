@@ -45,6 +45,8 @@ pub struct MarkTable {
     hints: Vec<Step>,
     hints_logged: usize,
     stale: usize,
+    /// The log may hold less than is marked here.
+    unsure: bool,
     next: u64,
 }
 
@@ -61,6 +63,7 @@ impl MarkTable {
             hints: Vec::new(),
             hints_logged: 0,
             stale: 0,
+            unsure: false,
             next: 0,
         };
         let mut rotten = loaded.rotten;
@@ -156,14 +159,20 @@ impl MarkTable {
         for hint in &self.hints[self.hints_logged..] {
             records.push(tagged(TAG_HINT, &hint.encode()));
         }
-        match self.log.append(&records) {
-            Ok(()) => {
-                self.hints_logged = self.hints.len();
-                Ok(())
-            }
-            Err(AppendError::Full) => self.snapshot().map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
+        let appended = if self.unsure { Err(AppendError::Full) } else { self.log.append(&records) };
+        let written = match appended {
+            Err(AppendError::Full) => self.snapshot(),
+            other => other,
+        };
+        self.unsure = written.is_err();
+        written.map_err(|error| error.to_string())?;
+        self.hints_logged = self.hints.len();
+        Ok(())
+    }
+
+    /// Writes the whole log anew: what is in it may have been read from a cache only.
+    pub fn rewrite(&mut self) -> Result<(), String> {
+        self.snapshot().map_err(|error| error.to_string())
     }
 
     /// Takes marks out, in the log at leisure.

@@ -17,6 +17,7 @@ pub use aside::Aside;
 pub use copier::{Copier, Link, Stop, Tally};
 pub use fixer::Fixer;
 pub use scan::{Walk, is_absent};
+pub(super) use scan::{read_at, split_xattrs, xattrs_at};
 
 /// Extended attributes of an entry, for comparisons in tests.
 #[cfg(test)]

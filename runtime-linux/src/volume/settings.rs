@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use havre_core::{config::module::RfsConfig, ids::ModuleId};
 
-use super::stream::Security;
+use super::{stream::Security, trust::Trust};
 
 /// Settings of one module's data path on one node.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct Settings {
     pub security: Security,
     /// Socket of the process that keeps mounts while this daemon restarts; see [`crate::holder`].
     pub holder: Option<PathBuf>,
+    /// Whether syncs of the replicated directories can be believed.
+    pub trust: Trust,
     /// For names of streams; drawn at random for each run of the daemon.
     pub seed: u64,
 }

@@ -40,6 +40,7 @@ use super::{
     mounting,
     place::{Excluded, Places},
     settings::Settings,
+    trust::Trust,
     uring::Ring,
 };
 use crate::{
@@ -49,6 +50,7 @@ use crate::{
 };
 
 mod copying;
+mod crossing;
 mod peer;
 mod shipping;
 
@@ -107,6 +109,7 @@ pub(super) struct SourceSide {
     free: Vec<Ticket>,
     next_ticket: u32,
     cover: Cover,
+    trust: Trust,
     ring: Ring,
     syncer: Helper<Report>,
     shipping: Shipping,
@@ -133,12 +136,11 @@ impl SourceSide {
         match Self::prepare(settings, waker) {
             Ok((sessions, places, ring, syncer, copying)) => {
                 let rfs = &settings.rfs;
-                let config = SourceConfig::new(
-                    settings.module,
-                    settings.signature,
-                    rfs,
-                    havre_core::replication::item::REGION_BYTES,
-                );
+                let bytes = havre_core::replication::item::REGION_BYTES;
+                let config = SourceConfig {
+                    syncs_prove: settings.trust.holds(),
+                    ..SourceConfig::new(settings.module, settings.signature, rfs, bytes)
+                };
                 let intent = Intent::recovered(table.marks());
                 let rng = Rng::new(settings.seed ^ clock::now().as_nanos());
                 Ok(Self {
@@ -153,6 +155,7 @@ impl SourceSide {
                     free: Vec::new(),
                     next_ticket: 0,
                     cover: Cover::default(),
+                    trust: settings.trust.clone(),
                     ring,
                     syncer,
                     shipping: Shipping::default(),
@@ -412,6 +415,7 @@ impl SourceSide {
             self.shipping.forget(ticket);
         } else if self.machine.ships() {
             self.note_time(ticket, root, &applied);
+            self.shipping.cross(ticket, &applied, &mut self.places);
         }
         self.pending.insert(ticket, Pending::Done(root, applied));
         self.input(SourceInput::Applied { ticket, applied: ended });
@@ -459,8 +463,8 @@ impl SourceSide {
         };
         self.pending.insert(ticket, pending);
         let Some((file, data_only)) = file else {
-            let synced = self.places.root(root).map(rustix::fs::syncfs);
-            return self.flushed(ticket, synced.unwrap_or(Ok(())).map_err(io::Error::from));
+            let synced = self.places.root(root).map(|dir| self.trust.sync(dir));
+            return self.flushed(ticket, synced.unwrap_or(Ok(())));
         };
         if let Err(error) = self.ring.flush(u64::from(ticket.0), file, data_only) {
             self.flushed(ticket, Err(error));
@@ -492,6 +496,7 @@ impl SourceSide {
         while let Some((token, result)) = self.ring.completed() {
             active = true;
             let ticket = Ticket(u32::try_from(token).unwrap_or(u32::MAX));
+            let result = self.trust.heed(result);
             self.flushed(ticket, result);
             self.run();
         }
@@ -522,11 +527,9 @@ impl SourceSide {
 
     fn sync_all(&mut self) {
         let places = self.places.clone();
+        let trust = self.trust.clone();
         self.syncer.run(move |results| {
-            let ok = (0..places.len()).all(|root| {
-                let root = u8::try_from(root).ok().and_then(|root| places.root(root));
-                root.is_some_and(|dir| rustix::fs::syncfs(dir).is_ok())
-            });
+            let ok = trust.sync_everything(&places).is_ok();
             // The loop may have ended.
             let _ = results.send(Report::Synced(ok));
         });

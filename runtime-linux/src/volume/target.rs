@@ -113,7 +113,8 @@ impl TargetSide {
         };
         // What an earlier role did not make durable may be lost by a power cut from here on.
         let mut applier = Applier::new(places);
-        if applier.sync_all().is_err() && table.persist(&[MarkId::EVERYTHING]).is_err() {
+        let synced = settings.trust.sync_everything(applier.places());
+        if synced.is_err() && table.persist(&[MarkId::EVERYTHING]).is_err() {
             settings.rfs.directories.iter().for_each(|dir| readonly::uncover(&dir.dir));
             return Err((table, "the local disk cannot be synced".into()));
         }
@@ -129,7 +130,7 @@ impl TargetSide {
             out: Out::new(),
             table,
             applier,
-            fixer: Fixer::new(keep_aside.map(Aside::new)),
+            fixer: fixer(settings, keep_aside),
             keep_aside,
             settings: settings.clone(),
             connection: None,
@@ -214,7 +215,7 @@ impl TargetSide {
         while let Some((_, result)) = self.ring.completed() {
             active = true;
             self.flushes -= 1;
-            self.flushes_ok &= result.is_ok();
+            self.flushes_ok &= self.settings.trust.heed(result).is_ok();
             if self.flushes == 0 {
                 let ok = self.flushes_ok;
                 self.synced(ok);
@@ -258,23 +259,30 @@ impl TargetSide {
             TargetAction::SendMarks => {
                 // A new stream: nothing of the last one is bound, compared or kept.
                 self.applier.unbind_all();
-                self.fixer = Fixer::new(self.keep_aside.map(Aside::new));
+                self.fixer = fixer(&self.settings, self.keep_aside);
                 self.send_marks();
             }
             TargetAction::ForgetMarks => self.table.clear_all(),
             TargetAction::Apply { seq } => self.due.push_back(seq),
             TargetAction::SyncAll => self.sync_all(),
             TargetAction::News(news) => {
-                if matches!(news, VolumeNews::CaughtUp { .. }) && self.fixer.kept() > 0 {
-                    tracing::warn!(
-                        module = %self.settings.module,
-                        entries = self.fixer.kept(),
-                        "differing data were kept under .havre/diverged",
-                    );
+                if matches!(news, VolumeNews::CaughtUp { .. }) {
+                    self.caught_up();
                 }
                 self.news.push(news);
             }
             TargetAction::Finished { op, outcome } => self.finished.push((op, outcome)),
+        }
+    }
+
+    fn caught_up(&mut self) {
+        self.settings.trust.restore();
+        if self.fixer.kept() > 0 {
+            tracing::warn!(
+                module = %self.settings.module,
+                entries = self.fixer.kept(),
+                "differing data were kept under .havre/diverged",
+            );
         }
     }
 
@@ -472,8 +480,9 @@ impl TargetSide {
             return;
         }
         let places = self.applier.places().clone();
+        let trust = self.settings.trust.clone();
         self.syncer.run(move |results| {
-            let ok = Applier::new(places).sync_all().is_ok();
+            let ok = trust.sync_everything(&places).is_ok();
             // The loop may have ended.
             let _ = results.send(ok);
         });
@@ -516,6 +525,10 @@ impl Dirty {
             }
         }
     }
+}
+
+fn fixer(settings: &Settings, keep_aside: Option<Generation>) -> Fixer {
+    Fixer::new(keep_aside.map(Aside::new)).rewriting(!settings.trust.holds())
 }
 
 /// Whether the directory can be used at all.

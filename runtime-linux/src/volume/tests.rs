@@ -1,6 +1,11 @@
 //! Two data paths in one process, with real mounts and a real connection: what is written on the
 //! source is on the target, whatever is cut in between.
 
+mod crossing;
+mod faults;
+mod holder;
+mod random;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{Seek as _, SeekFrom, Write as _},
@@ -20,7 +25,7 @@ use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    Security, Settings, VolumeHandle, start,
+    Security, Settings, Trust, VolumeHandle, start,
     testkit::{Tree, assert_equal},
 };
 
@@ -80,6 +85,7 @@ impl Node {
             peer: listen,
             security: Security::Plain,
             holder: None,
+            trust: Trust::noted_in(state.path().join("unsynced")),
             seed: 1,
         };
         Self { dir, state, settings, running: None, _keep: None }
@@ -217,6 +223,11 @@ impl Pair {
         let copied = self.source.wait_caught_up();
         self.target.wait_caught_up();
         copied
+    }
+
+    /// The former target is to be the source.
+    fn swap_roles(&mut self) {
+        std::mem::swap(&mut self.source, &mut self.target);
     }
 
     /// Ends both cleanly and compares the directories.
@@ -404,266 +415,4 @@ fn a_renamed_directory_is_not_copied_after_a_cut() {
     let copied = pair.in_sync();
     assert_eq!(copied, 0, "renamed, not copied");
     pair.assert_equal_at_the_end();
-}
-
-/// A small file system of its own, so that it can be full.
-struct SmallDisk {
-    mount: PathBuf,
-    _image: TempDir,
-}
-
-impl SmallDisk {
-    /// `None` where no loop device can be had.
-    fn new(bytes: u64) -> Option<Self> {
-        let image = tempdir().expect("tempdir");
-        let file = image.path().join("disk");
-        File::create(&file).expect("create").set_len(bytes).expect("set_len");
-        let mount = image.path().join("mount");
-        fs::create_dir(&mount).expect("mkdir");
-        let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
-            std::process::Command::new(program)
-                .args(arguments)
-                .output()
-                .is_ok_and(|output| output.status.success())
-        };
-        let made = run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), file.as_os_str()])
-            && run("mount", &["-o".as_ref(), "loop".as_ref(), file.as_os_str(), mount.as_os_str()]);
-        made.then_some(Self { mount, _image: image })
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.mount).output();
-    }
-}
-
-#[test]
-fn a_full_disk_of_the_target_costs_the_replica_and_not_the_application() {
-    if needs_root() {
-        return;
-    }
-    let Some(disk) = SmallDisk::new(24 << 20) else {
-        println!("skipped: no loop device");
-        return;
-    };
-    let mut pair = Pair::new(Contract::Received, WriteMode::Back);
-    pair.target = Node::new(
-        disk.mount.clone(),
-        Contract::Received,
-        WriteMode::Back,
-        pair.source.settings.listen,
-    );
-    let ballast = disk.mount.join(".havre");
-    fs::create_dir(&ballast).expect("mkdir");
-    write_synced(&ballast.join("ballast"), &vec![1; 12 << 20]);
-    pair.source.boot();
-    pair.serve();
-    pair.admit(false);
-    pair.follow();
-    pair.in_sync();
-    let path = pair.source.path("big");
-    let writer = std::thread::spawn(move || {
-        for n in 0..16u8 {
-            let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("open");
-            file.write_all(&pattern(1 << 20, n)).expect("write");
-            file.sync_all().expect("fsync");
-        }
-    });
-    let reason = pair.source.wait_lost();
-    assert!(reason.contains("No space"), "{reason}");
-    pair.solo();
-    writer.join().expect("the application goes on");
-    let closed = pair.target.ask(VolumeRequest::Close { clean: false });
-    assert!(matches!(closed, Outcome::Failed(_)), "a disk that failed is not closed cleanly");
-    fs::remove_file(ballast.join("ballast")).expect("unlink");
-    pair.admit(false);
-    pair.follow();
-    pair.in_sync();
-    pair.assert_equal_at_the_end();
-    drop(disk);
-}
-
-#[test]
-fn an_application_sees_a_pause_when_the_sources_daemon_dies() {
-    if needs_root() {
-        return;
-    }
-    let socket_dir = tempdir().expect("tempdir");
-    let socket = socket_dir.path().join("holder");
-    let own = socket.clone();
-    let holder = std::thread::spawn(move || crate::holder::run(&own));
-    let client = loop {
-        match crate::holder::HolderClient::connect(&socket) {
-            Ok(client) => break client,
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    let mut pair = Pair::new(Contract::Received, WriteMode::Back);
-    pair.source.settings.holder = Some(socket);
-    pair.source.boot();
-    pair.serve();
-    pair.admit(false);
-    pair.follow();
-    pair.in_sync();
-    let root = pair.source.dir.clone();
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let application = std::thread::spawn(move || {
-        let mut file = File::create(root.join("log")).expect("create");
-        let mut count = 0u32;
-        while stopped.try_recv().is_err() {
-            file.write_all(&count.to_le_bytes()).expect("write");
-            file.sync_data().expect("fdatasync");
-            fs::write(root.join(format!("f{}", count % 20)), pattern(3000, count as u8))
-                .expect("write");
-            count += 1;
-        }
-        file.sync_all().expect("fsync");
-        count
-    });
-    for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(100));
-        let (handle, _) = pair.source.running.take().expect("it runs");
-        handle.die();
-        std::thread::sleep(Duration::from_millis(50));
-        pair.source.boot();
-        pair.generation += 1;
-        pair.serve();
-        pair.target.ask_ok(VolumeRequest::Close { clean: false });
-        pair.admit(false);
-        pair.follow();
-        pair.in_sync();
-    }
-    stop.send(()).expect("the application runs");
-    let count = application.join().expect("no operation failed");
-    let log = fs::read(pair.source.path("log")).expect("read");
-    let expected: Vec<u8> = (0..count).flat_map(u32::to_le_bytes).collect();
-    assert!(log == expected, "every write once, in order");
-    pair.assert_equal_at_the_end();
-    client.stop().expect("the holder ends");
-    holder.join().expect("no panic").expect("no error");
-}
-
-/// Numbers that look random, from a seed that a failing run prints.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-}
-
-/// One random operation somewhere in a small tree; impossible ones fail, as in life.
-fn random_operation(root: &Path, dice: &mut Dice) {
-    let name = |dice: &mut Dice| {
-        let mut path = root.to_owned();
-        for _ in 0..=dice.below(2) {
-            path.push(["a", "b", "c", "d"][dice.below(4)]);
-        }
-        path
-    };
-    let path = name(dice);
-    let other = name(dice);
-    let regular = fs::symlink_metadata(&path).is_ok_and(|stat| stat.is_file());
-    match dice.below(16) {
-        0 | 1 => drop(fs::create_dir(&path)),
-        2 | 3 if regular || !path.exists() => {
-            let _ = fs::write(&path, pattern(dice.below(200_000), dice.below(256) as u8));
-        }
-        4..=6 if regular => {
-            if let Ok(file) = OpenOptions::new().write(true).open(&path) {
-                let offset = dice.below(10 << 20) as u64;
-                let _ = file.write_all_at(&pattern(1 + dice.below(9000), 9), offset);
-                if dice.below(3) == 0 {
-                    let _ = file.sync_data();
-                }
-            }
-        }
-        7 if regular => {
-            if let Ok(file) = OpenOptions::new().write(true).open(&path) {
-                let _ = file.set_len(dice.below(6 << 20) as u64);
-            }
-        }
-        8 | 9 => drop(fs::rename(&path, &other)),
-        10 => drop(fs::hard_link(&path, &other)),
-        11 => drop(fs::remove_file(&path)),
-        12 => drop(fs::remove_dir_all(&path)),
-        13 => drop(symlink("a", &path)),
-        14 if regular => {
-            let mode = 0o600 + dice.below(64) as u32;
-            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
-        }
-        15 if regular => {
-            let value = [dice.below(256) as u8; 20];
-            let flags = rustix::fs::XattrFlags::empty();
-            let _ = rustix::fs::setxattr(&path, "user.random", &value, flags);
-        }
-        _ => {}
-    }
-}
-
-fn torment(seed: u64) {
-    println!("seed {seed}");
-    let mut dice = Dice(seed);
-    let contract = [Contract::Received, Contract::Durable][dice.below(2)];
-    let write = [WriteMode::Back, WriteMode::Through][dice.below(2)];
-    let mut pair = Pair::running(contract, write);
-    for _ in 0..4 {
-        let root = pair.source.dir.clone();
-        for _ in 0..dice.below(60) {
-            random_operation(&root, &mut dice);
-        }
-        match dice.below(3) {
-            // The target dies.
-            0 => {
-                pair.target.crash();
-                pair.source.wait_lost();
-                pair.solo();
-            }
-            // The source's daemon dies.
-            1 => {
-                pair.source.crash();
-                pair.source.boot();
-                pair.generation += 1;
-                pair.serve();
-                pair.target.ask_ok(VolumeRequest::Close { clean: false });
-            }
-            // Both die.
-            _ => {
-                pair.source.crash();
-                pair.target.crash();
-                pair.source.boot();
-                pair.generation += 1;
-                pair.serve();
-            }
-        }
-        for _ in 0..dice.below(60) {
-            random_operation(&root, &mut dice);
-        }
-        pair.admit(false);
-        pair.follow();
-        // While it is resynchronised.
-        for _ in 0..dice.below(30) {
-            random_operation(&root, &mut dice);
-        }
-        pair.in_sync();
-        for _ in 0..dice.below(60) {
-            random_operation(&root, &mut dice);
-        }
-    }
-    pair.assert_equal_at_the_end();
-}
-
-#[test]
-fn random_operations_with_crashes_at_random_points_end_in_equal_trees() {
-    if needs_root() {
-        return;
-    }
-    let base = std::env::var("HAVRE_SEED").ok().and_then(|seed| seed.parse().ok());
-    match base {
-        Some(seed) => torment(seed),
-        None => (1..=6).for_each(torment),
-    }
 }

@@ -330,8 +330,13 @@ impl Volume {
             return Ok(table);
         }
         let name = format!("{}.intent", self.settings.module);
-        MarkTable::open(&self.settings.state_dir, &name)
-            .map_err(|error| format!("intent log: {error}"))
+        let explain = |error| format!("intent log: {error}");
+        let opened = MarkTable::open(&self.settings.state_dir, &name);
+        let mut table = opened.map_err(|error| explain(error.to_string()))?;
+        if !self.settings.trust.holds() {
+            table.rewrite().map_err(explain)?;
+        }
+        Ok(table)
     }
 
     fn prepare(&mut self) -> Result<(), String> {

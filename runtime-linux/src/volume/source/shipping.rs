@@ -13,11 +13,15 @@ use havre_core::{
     },
 };
 
-use super::{Pending, SourceSide, peer::Peer};
+use super::{
+    Pending, SourceSide,
+    crossing::{self, Crossing, crosses},
+    peer::Peer,
+};
 use crate::{
-    fuse::{Files, Operation},
+    fuse::{Applied, Files, Operation},
     volume::{
-        identity::{Bound, global, map_ids, needed},
+        identity::{Bound, Names, global, map_ids, needed},
         place::Places,
     },
 };
@@ -35,6 +39,10 @@ pub(super) struct Shipping {
 #[derive(Debug, Default)]
 struct Prefix {
     opens: Vec<Record>,
+    /// The names as of then.
+    names: Names,
+    /// Takes the place of the change.
+    instead: Option<Crossing>,
     /// Follows the change.
     times: Option<Record>,
     /// Loses its last name by this change.
@@ -58,7 +66,7 @@ impl Shipping {
         files: &Files,
         places: &Places,
     ) {
-        let mut prefix = Prefix::default();
+        let mut prefix = Prefix { names: self.bound.names(), ..Prefix::default() };
         let last = operation.last_name_of();
         prefix.orphan = last.map(|id| global(root, id));
         for id in operation.changes().iter().flat_map(needed).chain(last) {
@@ -73,7 +81,9 @@ impl Shipping {
         }
         let links = |change: &Record| matches!(change, Record::LinkOpen { .. });
         prefix.impossible &= operation.changes().iter().any(links);
-        prefix.impossible |= operation.changes().iter().any(|change| crosses(places, change));
+        let linked = |change: &Record| matches!(change, Record::Link { .. });
+        let mut changes = operation.changes().iter();
+        prefix.impossible |= changes.any(|change| linked(change) && crosses(places, change));
         if !prefix.opens.is_empty() || prefix.orphan.is_some() || prefix.impossible {
             self.prefixes.insert(ticket, prefix);
         }
@@ -85,6 +95,22 @@ impl Shipping {
         let target = Target::Id(global(root, id));
         let times = Record::SetTimes { target, accessed: None, modified: Some(modified) };
         self.prefixes.entry(ticket).or_default().times = Some(times);
+    }
+
+    /// Finds, after an operation was applied, what is shipped of a rename between what is
+    /// replicated and what is not.
+    pub(super) fn cross(&mut self, ticket: Ticket, applied: &Applied, places: &mut Places) {
+        let renamed = |change: &&Record| matches!(change, Record::Rename { .. });
+        let Some(rename) = applied.changes().iter().find(renamed) else { return };
+        if !crosses(places, rename) {
+            return;
+        }
+        self.bound.names_crossed();
+        let prefix = self.prefixes.entry(ticket).or_default();
+        match crossing::of(places, rename) {
+            Some(crossing) => prefix.instead = Some(crossing),
+            None => prefix.impossible = true,
+        }
     }
 
     /// The operation changed nothing.
@@ -156,15 +182,14 @@ impl Shipping {
     }
 
     /// Encodes the changes of one operation, with what must precede them.
-    fn encode(&mut self, ticket: Ticket, root: u8, changes: &[Record]) -> (Vec<u8>, bool) {
-        let prefix = self.prefixes.remove(&ticket).unwrap_or_default();
+    fn encode(&mut self, prefix: &Prefix, root: u8, changes: &[Record]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128);
         for id in self.bound.take_closing() {
             Record::Close { id }.encode(&mut bytes);
         }
         for open in &prefix.opens {
             if let Record::Open { id, .. } = open {
-                self.bound.used(*id);
+                self.bound.bind(*id, prefix.names);
             }
             open.encode(&mut bytes);
         }
@@ -172,15 +197,13 @@ impl Shipping {
             let mut change = change.clone();
             map_ids(&mut change, |id| global(root, id));
             if let Record::Create { id, .. } | Record::Temporary { id, .. } = &change {
-                self.bound.used(*id);
+                self.bound.bind(*id, prefix.names);
                 if matches!(change, Record::Temporary { .. }) {
                     self.bound.keep(*id);
                 }
             }
             for id in needed(&change) {
-                if self.bound.contains(id) {
-                    self.bound.used(id);
-                }
+                self.bound.used(id);
             }
             change.encode(&mut bytes);
         }
@@ -190,17 +213,7 @@ impl Shipping {
         if let Some(orphan) = prefix.orphan {
             self.bound.keep(orphan);
         }
-        (bytes, prefix.impossible)
-    }
-}
-
-/// Whether a change moves or links between what is replicated and what is not.
-fn crosses(places: &Places, change: &Record) -> bool {
-    match change {
-        Record::Rename { from, to, .. } | Record::Link { from, to } => {
-            places.excludes(from) != places.excludes(to)
-        }
-        _ => false,
+        bytes
     }
 }
 
@@ -210,12 +223,22 @@ impl SourceSide {
             unreachable!("what is shipped has been applied");
         };
         let changes = applied.changes();
-        let (change, impossible) = self.shipping.encode(ticket, *root, changes);
+        let prefix = self.shipping.prefixes.remove(&ticket).unwrap_or_default();
         let writes = changes.iter().any(|change| change.payload_len() > 0);
-        let payload = if writes { applied.payload() } else { &[] };
+        let (change, payload) = match &prefix.instead {
+            Some(crossing) => {
+                let mut change = self.shipping.encode(&prefix, *root, &[]);
+                crossing.encode(&mut change);
+                (change, &crossing.payload[..])
+            }
+            None => {
+                let payload = if writes { applied.payload() } else { &[] };
+                (self.shipping.encode(&prefix, *root, changes), payload)
+            }
+        };
         let element = Element::Change { change, sync };
         self.shipping.send_element(seq, element, payload, &mut self.peer);
-        if impossible {
+        if prefix.impossible {
             self.lose_peer("a file that the other node does not have got a name");
         }
     }
