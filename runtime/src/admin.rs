@@ -1,9 +1,10 @@
-//! Administration of a running daemon: one HTTP interface on a Unix socket, its client, and the
-//! health check that load balancers ask.
+//! Administration of a running daemon: one HTTP interface on a Unix socket and, over TLS, for the
+//! other nodes; its client; and the health check that load balancers ask.
 
 pub mod api;
 pub mod client;
 pub mod health;
 mod model;
+pub mod remote;
 
-pub use self::model::{LogReply, Problem, Snapshot};
+pub use self::model::{LogReply, NodeNames, Problem, Snapshot};

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod config;
+mod hosts;
 mod log;
 mod module;
 mod order;
@@ -26,8 +27,8 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    admin::{client::Client, health::HEALTH_PORT_DEFAULT},
-    daemon::{self, Platform},
+    admin::{client::Client, health::HEALTH_PORT_DEFAULT, remote::ADMIN_PORT_DEFAULT},
+    daemon::{self, Platform, Ports},
     events::trace::{self, TraceFormat},
     modules::check_name,
 };
@@ -76,6 +77,9 @@ struct Cli {
     /// Where this node keeps its state; each daemon on a machine needs one of its own.
     #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR_DEFAULT)]
     state_dir: PathBuf,
+    /// Do it on these nodes instead of this one: names separated by commas, or "*" for all.
+    #[arg(short = 'H', long = "hosts", global = true, value_name = "NODES")]
+    hosts: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -167,9 +171,18 @@ struct DaemonArgs {
         long,
         value_name = "PORT",
         env = "HAVRE_HEALTH_PORT",
-        default_value_t = HealthPort(Some(HEALTH_PORT_DEFAULT))
+        default_value_t = Port(Some(HEALTH_PORT_DEFAULT))
     )]
-    health_port: HealthPort,
+    health_port: Port,
+    /// TCP port at which the other nodes give commands (`havre -H NODE ...`), the same on every
+    /// node, or `off`.
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "HAVRE_ADMIN_PORT",
+        default_value_t = Port(Some(ADMIN_PORT_DEFAULT))
+    )]
+    admin_port: Port,
     /// How the daemon's own traces look (HAVRE_LOG selects what is traced).
     #[arg(long, value_enum, default_value = "text")]
     trace: TraceFormat,
@@ -177,9 +190,9 @@ struct DaemonArgs {
 
 /// A port, or none.
 #[derive(Debug, Clone, Copy)]
-struct HealthPort(Option<u16>);
+struct Port(Option<u16>);
 
-impl FromStr for HealthPort {
+impl FromStr for Port {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -191,7 +204,7 @@ impl FromStr for HealthPort {
     }
 }
 
-impl fmt::Display for HealthPort {
+impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(port) => port.fmt(f),
@@ -259,43 +272,107 @@ pub fn run<C: Commands>(commands: &C, words: impl IntoIterator<Item = OsString>)
 }
 
 fn execute<C: Commands>(commands: &C, cli: Cli) -> Result<ExitCode> {
-    let dir = cli.state_dir.as_path();
-    let order =
-        |args: order::OrderArgs, name: &str| order::run(dir, &args.module, name, (false, false));
-    match cli.command {
+    let here = Target::here(&cli.state_dir);
+    let Some(hosts) = &cli.hosts else { return execute_on(commands, &cli.command, &here) };
+    if !cli.command.can_be_remote() {
+        bail!("-H is for commands to running daemons (start, stop, state, log ...), not for this");
+    }
+    let names = with_client(&here, async |client| Ok(client.nodes().await?))?;
+    hosts::on_each(&hosts::chosen(hosts, &names.nodes)?, |node| {
+        let target = Target { node: Some(node.to_owned()), ..here.clone() };
+        execute_on(commands, &cli.command, &target)
+    })
+}
+
+impl Command {
+    /// Whether a daemon carries it out, so that another node's daemon can.
+    fn can_be_remote(&self) -> bool {
+        match self {
+            Self::Start(_)
+            | Self::Prim(_)
+            | Self::Second(_)
+            | Self::Stop(_)
+            | Self::Swap(_)
+            | Self::Restart(_)
+            | Self::Stopstart(_)
+            | Self::Forcestop(_)
+            | Self::State(_)
+            | Self::Waitstate(_)
+            | Self::Log(_) => true,
+            Self::Daemon(_)
+            | Self::Cluster(_)
+            | Self::Module(_)
+            | Self::Config(_)
+            | Self::Witness(_)
+            | Self::Demo(_)
+            | Self::Bench(_)
+            | Self::Holder(_) => false,
+        }
+    }
+}
+
+fn execute_on<C: Commands>(commands: &C, command: &Command, target: &Target) -> Result<ExitCode> {
+    let dir = target.state_dir.as_path();
+    let order = |args: &order::OrderArgs, name: &str| {
+        order::run(target, &args.module, name, (false, false))
+    };
+    match command {
         Command::Daemon(args) => {
             trace::start(args.trace);
-            daemon::run(&commands.platform()?, dir, args.health_port.0)?;
+            let ports = Ports { health: args.health_port.0, admin: args.admin_port.0 };
+            daemon::run(&commands.platform()?, dir, ports)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Cluster(command) => cluster::run(dir, command),
-        Command::Module(command) => module::run(dir, command),
-        Command::Config(command) => config::run(dir, command),
+        Command::Cluster(command) => cluster::run(dir, command.clone()),
+        Command::Module(command) => module::run(dir, command.clone()),
+        Command::Config(command) => config::run(dir, command.clone()),
         Command::Start(args) => order(args, "start"),
-        Command::Prim(args) => order::run(dir, &args.module, "prim", (args.fullsync, args.force)),
-        Command::Second(args) => order::run(dir, &args.module, "second", (args.fullsync, false)),
+        Command::Prim(args) => {
+            order::run(target, &args.module, "prim", (args.fullsync, args.force))
+        }
+        Command::Second(args) => order::run(target, &args.module, "second", (args.fullsync, false)),
         Command::Stop(args) => order(args, "stop"),
         Command::Swap(args) => order(args, "swap"),
         Command::Restart(args) => order(args, "restart"),
         Command::Stopstart(args) => order(args, "stopstart"),
         Command::Forcestop(args) => order(args, "forcestop"),
-        Command::State(args) => state::run(dir, &args),
-        Command::Waitstate(args) => order::wait(dir, &args),
-        Command::Log(args) => log::run(dir, &args),
+        Command::State(args) => state::run(target, args),
+        Command::Waitstate(args) => order::wait(target, args),
+        Command::Log(args) => log::run(target, args),
         Command::Witness(args) => {
             trace::start(args.trace);
-            witness::run(dir, &args, &commands.platform()?)
+            witness::run(dir, args, &commands.platform()?)
         }
-        Command::Demo(args) => commands.demo(&args),
+        Command::Demo(args) => commands.demo(args),
         Command::Bench(args) => commands.bench(&args.words),
         Command::Holder(args) => commands.holder(&args.words),
     }
 }
 
+/// The daemon that a command is about.
+#[derive(Debug, Clone)]
+struct Target {
+    /// The state directory of this machine's daemon.
+    state_dir: PathBuf,
+    /// Another node, reached through this machine's daemon.
+    node: Option<String>,
+}
+
+impl Target {
+    /// This machine's daemon.
+    fn here(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned(), node: None }
+    }
+}
+
 /// Runs one exchange with the daemon.
-fn with_client<T>(dir: &Path, exchange: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
+fn with_client<T>(target: &Target, exchange: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(exchange(Client::of(dir)))
+    let client = Client::of(&target.state_dir);
+    runtime.block_on(exchange(match &target.node {
+        Some(node) => client.on_node(node),
+        None => client,
+    }))
 }
 
 /// The module that is meant: the one that was named, or the only one.

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,6 +28,7 @@ use crate::{
     admin::{
         api::{self, Api, Reload},
         health::{self, Board},
+        remote::{self, Neighbours},
     },
     agent::{self, AgentConfig, Inbox, Letters},
     cluster::{self, Membership},
@@ -105,34 +107,39 @@ enum End {
     Reload(Reload),
 }
 
-/// Runs the daemon of a state directory on a runtime of its own. `health_port`: where load
-/// balancers ask for the modules' state; `None`: nowhere.
+/// TCP ports of the daemon, besides those of the modules. `None`: not served.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// Where load balancers ask for the modules' state.
+    pub health: Option<u16>,
+    /// Where the other nodes give commands; the same on every node.
+    pub admin: Option<u16>,
+}
+
+/// Runs the daemon of a state directory on a runtime of its own.
 ///
 /// # Errors
 /// It cannot start, or its agent failed.
-pub fn run<P: Platform>(platform: &P, state_dir: &Path, health_port: Option<u16>) -> Result<()> {
+pub fn run<P: Platform>(platform: &P, state_dir: &Path, ports: Ports) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    LocalSet::new().block_on(&runtime, serve(platform, state_dir, health_port))
+    LocalSet::new().block_on(&runtime, serve(platform, state_dir, ports))
 }
 
-async fn serve<P: Platform>(
-    platform: &P,
-    state_dir: &Path,
-    health_port: Option<u16>,
-) -> Result<()> {
+async fn serve<P: Platform>(platform: &P, state_dir: &Path, ports: Ports) -> Result<()> {
     let _lock = StateLock::take(state_dir)?;
     let membership = Membership::load(state_dir)?;
     let cluster = format!("{:016x}", membership.cluster().0);
     info!(node = membership.name(), cluster, "havre starts");
     let board = Board::default();
-    let serving = health_port.map(|port| health::Server::start(port, board.clone()));
+    let serving = ports.health.map(|port| health::Server::start(port, board.clone()));
     let _serving = serving.transpose().context("cannot start the health check")?;
     let mut applied: Option<Reload> = None;
     loop {
-        let outcome = one_run(platform, state_dir, (&membership, &board), applied.take()).await?;
+        let outcome = one_run(platform, (state_dir, ports), (&membership, &board), applied.take());
+        let outcome = outcome.await?;
         match outcome {
             End::Stopped => return Ok(()),
             End::Reload(reply) => applied = Some(reply),
@@ -146,7 +153,7 @@ type Running = tokio::task::JoinHandle<Result<(), String>>;
 /// One run of the agent, from reading the modules until it is stopped.
 async fn one_run<P: Platform>(
     platform: &P,
-    state_dir: &Path,
+    (state_dir, ports): (&Path, Ports),
     (membership, board): (&Membership, &Board),
     applied: Option<Reload>,
 ) -> Result<End> {
@@ -159,8 +166,9 @@ async fn one_run<P: Platform>(
         state_dir: state_dir.to_owned(),
         clock: platform.clock(),
         reload,
+        neighbours: neighbours(membership, ports)?.map(Arc::new),
     };
-    let serving = serve_interface(api)?;
+    let serving = serve_interface(api, membership.stream_security()?, ports)?;
     if let Some(reply) = applied {
         // The asker may have gone away.
         let _ = reply.send(Ok(()));
@@ -272,14 +280,36 @@ fn agent_ended(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Res
     }
 }
 
+fn neighbours(membership: &Membership, ports: Ports) -> Result<Option<Neighbours>> {
+    let Some(port) = ports.admin else { return Ok(None) };
+    let security = membership.stream_security()?;
+    let (config, node) = (membership.config().clone(), membership.node());
+    Ok(Some(Neighbours::new(config, node, security, port)))
+}
+
 #[cfg(unix)]
-fn serve_interface(api: Api) -> Result<tokio::task::JoinHandle<()>> {
+fn serve_interface(
+    api: Api,
+    security: StreamSecurity,
+    ports: Ports,
+) -> Result<tokio::task::JoinHandle<()>> {
     let listener = api::listen(&api.state_dir).with_context(|| {
         format!("cannot open {}", api.state_dir.join(api::SOCKET_NAME).display())
     })?;
     Ok(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, api::routes(api)).await {
-            error!(%error, "the interface ended");
+        let for_nodes = async {
+            match ports.admin {
+                Some(port) => remote::serve(port, security, api::node_routes(api.clone())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            served = axum::serve(listener, api::routes(api.clone())) => {
+                if let Err(error) = served {
+                    error!(%error, "the interface ended");
+                }
+            }
+            () = for_nodes => error!("commands of other nodes are served no more"),
         }
     }))
 }

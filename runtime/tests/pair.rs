@@ -24,6 +24,9 @@ const MODULE: &str = r#"<safe><service mode="mirror" boot="auto">
     <user/>
 </service></safe>"#;
 
+/// Both daemons share this machine's addresses, so neither can take the usual ports.
+const NO_PORTS: daemon::Ports = daemon::Ports { health: None, admin: None };
+
 /// One daemon on a thread of its own.
 struct Daemon {
     client: Client,
@@ -35,7 +38,7 @@ impl Daemon {
     fn start(dir: &Path) -> Self {
         let (stop, state_dir) = (Stop::new(), dir.to_owned());
         let platform = ToyPlatform { stop: stop.clone() };
-        let thread = Some(std::thread::spawn(move || daemon::run(&platform, &state_dir, None)));
+        let thread = Some(std::thread::spawn(move || daemon::run(&platform, &state_dir, NO_PORTS)));
         let daemon = Self { client: Client::of(dir), stop, thread };
         until("the interface answers", || toy::status(&daemon.client));
         daemon
@@ -141,7 +144,7 @@ fn a_second_daemon_on_the_same_state_directory_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let [a, _] = new_pair(dir.path());
     let one = Daemon::start(&a);
-    let error = daemon::run(&ToyPlatform { stop: Stop::new() }, &a, None).expect_err("in use");
+    let error = daemon::run(&ToyPlatform { stop: Stop::new() }, &a, NO_PORTS).expect_err("in use");
     assert!(error.to_string().contains("--state-dir"), "{error}");
     one.stop();
 }

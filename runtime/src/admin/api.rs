@@ -7,8 +7,11 @@
 //! | `GET /api/v1/modules/NAME/log?count=&all=` | [`LogReply`] |
 //! | `GET /api/v1/log?count=&all=` | [`LogReply`] of the node itself |
 //! | `POST /api/v1/reload` | 202 once the active modules were read again |
+//! | `GET /api/v1/nodes` | [`NodeNames`] |
+//! | any of `/api/v1/nodes/NODE/...` | what node NODE answers to `/api/v1/...` |
 //!
-//! It is served on `STATE/havre.sock`, which only root may open: no further check is made.
+//! It is served on `STATE/havre.sock`, which only root may open: no further check is made. Without
+//! the last line it is also served to the other nodes ([`super::remote`]).
 
 use std::{
     io,
@@ -18,10 +21,11 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path as Segments, Query, State},
-    http::StatusCode,
+    body::Body,
+    extract::{Path as Segments, Query, Request, State},
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use havre_core::{
     effect::{Answer, Command, ModuleOrder},
@@ -29,10 +33,14 @@ use havre_core::{
     status::NodeStatus,
     time::Instant,
 };
+use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{LogReply, Problem, Snapshot};
+use super::{
+    LogReply, NodeNames, Problem, Snapshot,
+    remote::{Neighbours, RemoteError},
+};
 use crate::{
     agent::Inbox,
     events::log::{self, NODE_LOG},
@@ -44,6 +52,9 @@ pub const SOCKET_NAME: &str = "havre.sock";
 pub const LOG_COUNT_DEFAULT: usize = 300;
 /// Entries of a log that are returned at most.
 pub const LOG_COUNT_MAX: usize = 100_000;
+
+/// Largest request that is passed on, in bytes.
+const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A request to read the active modules again; the answer says why it was refused.
 pub type Reload = oneshot::Sender<Result<(), String>>;
@@ -59,6 +70,8 @@ pub struct Api {
     pub clock: fn() -> Instant,
     /// Takes requests to read the modules again.
     pub reload: mpsc::UnboundedSender<Reload>,
+    /// The other nodes; `None`: the daemon was told not to talk to them about commands.
+    pub neighbours: Option<Arc<Neighbours>>,
 }
 
 /// A request that was not carried out.
@@ -70,8 +83,17 @@ impl IntoResponse for Refused {
     }
 }
 
-/// The interface's routes.
+/// The interface's routes for this machine.
 pub fn routes(api: Api) -> Router {
+    let nodes = Router::new()
+        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/nodes/{node}/{*rest}", any(passed_on))
+        .with_state(Arc::new(api.clone()));
+    node_routes(api).merge(nodes)
+}
+
+/// The interface's routes for the other nodes: what concerns this one.
+pub fn node_routes(api: Api) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/modules/{name}/log", get(module_log))
@@ -204,6 +226,64 @@ fn read_log(api: &Api, name: &str, query: &LogQuery) -> Result<Json<LogReply>, R
     let entries = log::read(&api.state_dir, name, count, query.all)
         .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(LogReply { entries }))
+}
+
+fn neighbours(api: &Api) -> Result<&Neighbours, Refused> {
+    api.neighbours.as_deref().ok_or_else(|| {
+        let text = "this daemon runs with `--admin-port off`: it does not talk to other nodes";
+        Refused(StatusCode::NOT_FOUND, text.to_owned())
+    })
+}
+
+async fn nodes(State(api): State<Arc<Api>>) -> Result<Json<NodeNames>, Refused> {
+    let neighbours = neighbours(&api)?;
+    let own = neighbours.own_name().to_owned();
+    Ok(Json(NodeNames { own, nodes: neighbours.names().to_vec() }))
+}
+
+/// Passes a request on to the node that it names; this node may be named too.
+async fn passed_on(
+    State(api): State<Arc<Api>>,
+    Segments((node, rest)): Segments<(String, String)>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let neighbours = neighbours(&api)?;
+    let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
+    let path = format!("/api/v1/{rest}{query}");
+    let (head, body) = request.into_parts();
+    if node == neighbours.own_name() {
+        let mut own = Request::from_parts(head, body);
+        *own.uri_mut() = path.parse().map_err(|_| no_such_path(&path))?;
+        let routes = TowerToHyperService::new(node_routes((*api).clone()));
+        return Ok(hyper::service::Service::call(&routes, own).await.into_response());
+    }
+    let body = axum::body::to_bytes(body, REQUEST_BYTES_MAX)
+        .await
+        .map_err(|error| Refused(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))?;
+    let content_type = head.headers.get(CONTENT_TYPE).cloned();
+    let answer = neighbours
+        .ask(&node, (head.method, &path), (content_type, body))
+        .await
+        .map_err(|error| Refused(status_for(&error), error.to_string()))?;
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    if let Some(content_type) = answer.content_type {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    Ok(response)
+}
+
+fn no_such_path(path: &str) -> Refused {
+    Refused(StatusCode::NOT_FOUND, format!("{path} is no path of this interface"))
+}
+
+fn status_for(error: &RemoteError) -> StatusCode {
+    match error {
+        RemoteError::UnknownNode { .. } => StatusCode::NOT_FOUND,
+        RemoteError::Unreachable { .. }
+        | RemoteError::Untrusted(_)
+        | RemoteError::Silent { .. } => StatusCode::BAD_GATEWAY,
+    }
 }
 
 async fn reload(State(api): State<Arc<Api>>) -> Result<StatusCode, Refused> {

@@ -13,12 +13,14 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{LogReply, Problem, Snapshot, api::SOCKET_NAME};
+use super::{LogReply, NodeNames, Problem, Snapshot, api::SOCKET_NAME};
 
+/// What every path begins with.
+const PREFIX: &str = "/api/v1/";
 /// Longest time a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Why a request has no answer.
 #[derive(Debug, Error)]
@@ -47,12 +49,28 @@ pub enum ClientError {
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    /// The node that is meant, if it is another one than the daemon's.
+    node: Option<String>,
 }
 
 impl Client {
     /// The client of a state directory's daemon.
     pub fn of(state_dir: &Path) -> Self {
-        Self { socket: state_dir.join(SOCKET_NAME) }
+        Self { socket: state_dir.join(SOCKET_NAME), node: None }
+    }
+
+    /// The client of another node, by way of this one's daemon.
+    #[must_use]
+    pub fn on_node(self, node: &str) -> Self {
+        Self { node: Some(node.to_owned()), ..self }
+    }
+
+    /// The nodes of the cluster.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn nodes(&self) -> Result<NodeNames, ClientError> {
+        read(&self.request(Method::GET, "/api/v1/nodes").await?)
     }
 
     /// The picture of the node.
@@ -109,6 +127,10 @@ impl Client {
 
     async fn exchange(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
         let unusable = |error: &dyn std::fmt::Display| ClientError::Unusable(error.to_string());
+        let path = match (&self.node, path.strip_prefix(PREFIX)) {
+            (Some(node), Some(rest)) => format!("{PREFIX}nodes/{node}/{rest}"),
+            _ => path.to_owned(),
+        };
         let request = Request::builder()
             .method(method)
             .uri(path)

@@ -217,7 +217,7 @@ async fn serve(port: u16, board: &Board) {
 }
 
 /// Opens the port for IPv6 and IPv4, or for IPv4 alone where there is no IPv6.
-fn listen(port: u16) -> io::Result<TcpListener> {
+pub(super) fn listen(port: u16) -> io::Result<TcpListener> {
     let both = open(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into());
     match both {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),

@@ -36,6 +36,15 @@ pub struct LogReply {
     pub entries: Vec<Entry>,
 }
 
+/// The nodes of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeNames {
+    /// The node that answers.
+    pub own: String,
+    /// All of them, the one that answers included, in the order of `cluster.xml`.
+    pub nodes: Vec<String>,
+}
+
 /// Why a request was not carried out, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

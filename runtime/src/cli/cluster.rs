@@ -20,7 +20,7 @@ use crate::{
     witness::disk,
 };
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(super) enum ClusterCommand {
     /// Make a new cluster: its keys and certificates, and a bundle for each other member.
     #[command(after_help = "Run it once, on the first node; then copy each bundle to its machine \

@@ -17,7 +17,7 @@ use havre_core::config::{
 use super::{FAILURE, print};
 use crate::{cluster::Membership, modules::environment};
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Check cluster.xml and userconfig.xml files before they are used.
     #[command(after_help = "A userconfig.xml is checked against the cluster.xml among the files, \

@@ -1,11 +1,11 @@
 //! `havre log`.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 
-use super::{ModuleArg, meant, print, with_client};
+use super::{ModuleArg, Target, meant, print, with_client};
 use crate::admin::api::LOG_COUNT_DEFAULT;
 
 #[derive(Debug, Args)]
@@ -26,8 +26,8 @@ pub(super) struct LogArgs {
     json: bool,
 }
 
-pub(super) fn run(dir: &Path, args: &LogArgs) -> Result<ExitCode> {
-    with_client(dir, async |client| {
+pub(super) fn run(target: &Target, args: &LogArgs) -> Result<ExitCode> {
+    with_client(target, async |client| {
         let module = if args.node { None } else { Some(meant(&client, &args.module).await?) };
         let reply = client.log(module.as_deref(), args.count, args.all).await?;
         let mut text = String::new();

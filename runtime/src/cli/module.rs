@@ -8,14 +8,14 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use super::{print, with_client};
+use super::{Target, print, with_client};
 use crate::{
     admin::client::ClientError,
     cluster::Membership,
     modules::{Module, Modules},
 };
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(super) enum ModuleCommand {
     /// Copy a module's folder (conf/userconfig.xml and bin/) to this node, and check it.
     #[command(after_help = "Install it on both nodes, with the same number.\n\
@@ -64,7 +64,7 @@ pub(super) fn run(dir: &Path, command: ModuleCommand) -> Result<ExitCode> {
 
 fn config(dir: &Path, modules: &Modules, name: &str) -> Result<()> {
     let membership = Membership::load(dir)?;
-    with_client(dir, async |client| {
+    with_client(&Target::here(dir), async |client| {
         // Ask before anything changes: what runs and what is on disk must not part.
         let running = match client.status().await {
             Ok(snapshot) => snapshot.node.modules,

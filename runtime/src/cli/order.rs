@@ -1,7 +1,6 @@
 //! Orders to a module, and waiting for their effect.
 
 use std::{
-    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -10,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use havre_core::status::{ModuleStatus, Phase, State};
 
-use super::{ModuleArg, meant, print, with_client};
+use super::{ModuleArg, Target, meant, print, with_client};
 
 /// Exit code of `waitstate` if the state was not reached in time.
 const NOT_REACHED: u8 = 2;
@@ -70,12 +69,12 @@ fn state_named(word: &str) -> Result<State, String> {
 
 /// Gives an order; `(full, force)` are its flags.
 pub(super) fn run(
-    dir: &Path,
+    target: &Target,
     module: &ModuleArg,
     order: &str,
     (full, force): (bool, bool),
 ) -> Result<ExitCode> {
-    with_client(dir, async |client| {
+    with_client(target, async |client| {
         let name = meant(&client, module).await?;
         client.order(&name, order, full, force).await?;
         print(&format!("{order} of {name} is under way; follow it with `havre state`\n"))?;
@@ -84,9 +83,9 @@ pub(super) fn run(
 }
 
 /// Waits until the module has one of the states.
-pub(super) fn wait(dir: &Path, args: &WaitArgs) -> Result<ExitCode> {
+pub(super) fn wait(target: &Target, args: &WaitArgs) -> Result<ExitCode> {
     let end = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    with_client(dir, async |client| {
+    with_client(target, async |client| {
         let name = meant(&client, &args.module).await?;
         loop {
             let snapshot = client.status().await?;

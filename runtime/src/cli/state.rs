@@ -1,6 +1,6 @@
 //! `havre state`: the picture of a node for people, programs and scripts.
 
-use std::{fmt::Write, io::IsTerminal, path::Path, process::ExitCode, time::Duration};
+use std::{fmt::Write, io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -9,7 +9,7 @@ use havre_core::{
     time::Instant,
 };
 
-use super::{ModuleArg, STATE_UNKNOWN, meant, print, with_client};
+use super::{ModuleArg, STATE_UNKNOWN, Target, meant, print, with_client};
 use crate::admin::Snapshot;
 
 pub(super) const EXAMPLES: &str = "\
@@ -38,8 +38,8 @@ pub(super) struct StateArgs {
     json: bool,
 }
 
-pub(super) fn run(dir: &Path, args: &StateArgs) -> Result<ExitCode> {
-    let shown = with_client(dir, async |client| {
+pub(super) fn run(target: &Target, args: &StateArgs) -> Result<ExitCode> {
+    let shown = with_client(target, async |client| {
         let snapshot = client.status().await?;
         let name = match (&args.module.module, args.quiet) {
             (None, true) => Some(meant(&client, &args.module).await?),

@@ -50,7 +50,8 @@ fn with_api(test: impl AsyncFnOnce(Client, &Path)) {
         let (inbox, letters) = agent::inbox();
         let (reload, mut reloads) = mpsc::unbounded_channel::<Reload>();
         let state_dir = dir.path().to_owned();
-        let api = Api { inbox, state_dir, clock: || Instant::from_millis(5), reload };
+        let clock = || Instant::from_millis(5);
+        let api = Api { inbox, state_dir, clock, reload, neighbours: None };
         let listener = listen(dir.path()).expect("listens");
         let serving = tokio::spawn(async move { axum::serve(listener, routes(api)).await });
         let os = Rc::new(crate::agent::testing::IdleOs);
