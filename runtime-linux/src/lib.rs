@@ -23,3 +23,4 @@ pub mod tcp_reset;
 pub mod vip;
 pub mod volume;
 pub mod waker;
+pub mod xdp;
