@@ -13,13 +13,15 @@
 //! Left to others: who owns which bucket (core), loading and filling (runtime-linux).
 #![no_std]
 
+#[cfg(any(test, feature = "frames"))]
+extern crate std;
+
 pub mod builder;
 pub mod counters;
+#[cfg(any(test, feature = "frames"))]
+pub mod frames;
 pub mod hash;
 pub mod layout;
 pub mod packet;
 pub mod rewrite;
 pub mod verdict;
-
-#[cfg(test)]
-extern crate std;
