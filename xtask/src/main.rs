@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+mod bpf;
 mod docs;
 mod tidy;
 
@@ -17,7 +18,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   ci             everything a machine can check without running tests; changes nothing
   fix            format, apply clippy's own corrections, regenerate documents
   tidy           sizes, dependency arrows, bans, paths of this machine
-  docs [--check] generate docs/user/reference from the parser's table, or compare";
+  docs [--check] generate docs/user/reference from the parser's table, or compare
+  bpf [--write]  build the packet filter for the kernel and compare it with ebpf/prebuilt, or
+                 replace that; installs what this needs under target/bpf-tools";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::write(&root),
         ["docs", "--check"] => docs::check(&root),
+        ["bpf"] => compare_bpf(&root),
+        ["bpf", "--write"] => bpf::write(&root),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -81,6 +86,14 @@ fn ci(root: &Path) -> Result<()> {
         return Ok(());
     }
     bail!("failed: {} (cargo xtask fix corrects what a machine can)", failed.join(", "))
+}
+
+fn compare_bpf(root: &Path) -> Result<()> {
+    match bpf::check(root)? {
+        bpf::Comparison::Equal => println!("ok      the packet filter is what its sources give"),
+        bpf::Comparison::Skipped(reason) => println!("SKIPPED the packet filter: {reason}"),
+    }
+    Ok(())
 }
 
 fn fix(root: &Path) -> Result<()> {
