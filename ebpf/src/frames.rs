@@ -105,19 +105,7 @@ impl Frame {
         let content = Content::Tcp { from: 40_000, to: 80, flags: 2 };
         let (tags, fragment) = (Vec::new(), None);
         let (options, ipid, hops, payload) = (0, 1, 64, 6);
-        Self {
-            to,
-            from,
-            tags,
-            source,
-            target,
-            options,
-            ipid,
-            hops,
-            fragment,
-            content,
-            payload,
-        }
+        Self { to, from, tags, source, target, options, ipid, hops, fragment, content, payload }
     }
 
     /// The same with other content.

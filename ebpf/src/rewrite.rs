@@ -53,12 +53,7 @@ fn set_mac<const N: usize>(bytes: &mut [u8; N], at: usize, mac: MacValue) {
 /// Sends a packet on to another node. Its hop limit counts down, so that two nodes that disagree
 /// about an owner cannot play ball with it for ever.
 #[inline(always)]
-fn forward<P: Packet + ?Sized>(
-    packet: &mut P,
-    table: &Table,
-    node: u8,
-    at: usize,
-) -> Option<()> {
+fn forward<P: Packet + ?Sized>(packet: &mut P, table: &Table, node: u8, at: usize) -> Option<()> {
     let mac = table.macs[node as usize & (NODES_MAX - 1)];
     if mac == 0 {
         return None;

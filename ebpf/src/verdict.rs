@@ -151,8 +151,7 @@ fn ipv4<P: Packet + ?Sized, K: Kernel>(
         return Verdict::DENIED;
     }
     let (fragment, protocol) = (header.be16(6), header[9]);
-    let key =
-        FragmentKey { client, id: u32::from(ipid), vip: vip.id, protocol, padding: 0 };
+    let key = FragmentKey { client, id: u32::from(ipid), vip: vip.id, protocol, padding: 0 };
     if fragment & 0x1fff != 0 {
         return later_fragment(kernel, &arrival, &key);
     }

@@ -12,6 +12,7 @@
 
 pub mod bpffs;
 pub mod capability;
+pub mod plan;
 
 use std::{
     fs, io,

@@ -183,8 +183,7 @@ fn an_error_of_icmp_follows_its_connection() {
     let router = ip("10.0.0.200");
     for node in 0..3 {
         let client = client_of(node);
-        let content =
-            Content::TooBig { client, client_port: 40_000, vip_port: 80, protocol: TCP };
+        let content = Content::TooBig { client, client_port: 40_000, vip_port: 80, protocol: TCP };
         let directed = to_directed(router).with(content);
         let shared = to_invisible(router).with(content);
         let wanted = if node == 0 { Action::Accept } else { forward(node) };
@@ -234,8 +233,7 @@ fn a_connection_that_the_owner_does_not_have_is_relayed_to_its_holders() {
     let mut table = table();
     held_by(&mut table, 0b110);
     let client = client_of(0);
-    for (frame, vip) in
-        [(to_invisible(client), "10.0.0.100"), (to_directed(client), "10.0.0.101")]
+    for (frame, vip) in [(to_invisible(client), "10.0.0.100"), (to_directed(client), "10.0.0.101")]
     {
         let midstream = frame.with(tcp(80, ACK));
         let mut kernel = Fake::default();
@@ -387,9 +385,7 @@ fn described(frame: &Frame) -> (Action, Option<(u8, Counter)>) {
     match owner {
         0 => (Action::Accept, Some((group, Counter::Accepted))),
         _ if shared => (Action::Drop, Some((group, Counter::Foreign))),
-        _ if [OTHER, THIRD].contains(&frame.from) => {
-            (Action::Drop, Some((group, Counter::Looped)))
-        }
+        _ if [OTHER, THIRD].contains(&frame.from) => (Action::Drop, Some((group, Counter::Looped))),
         node => (Action::Forward { node, at }, Some((group, Counter::Forwarded))),
     }
 }
