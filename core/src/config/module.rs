@@ -12,6 +12,7 @@ mod failover;
 mod farm;
 mod heart;
 mod mode;
+mod neighbours;
 mod parse;
 mod quorum;
 mod rfs;
@@ -28,7 +29,8 @@ pub use checkers::{
 };
 pub use farm::FarmConfig;
 pub use mode::ServiceMode;
-pub use parse::parse;
+pub use neighbours::{Neighbour, Neighbours};
+pub use parse::{parse, parse_beside};
 pub use vip::{InterfaceConfig, InterfaceKind, VirtualAddrConfig, VirtualMac};
 
 /// The whole of `userconfig.xml`, macros expanded, defaults filled in.

@@ -12,6 +12,7 @@ mod checkers;
 mod cluster_xml;
 mod farm;
 mod limits;
+mod neighbours;
 mod oddities;
 mod userconfig_xml;
 

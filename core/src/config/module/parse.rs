@@ -7,8 +7,8 @@ use crate::config::{
     error::{ConfigErrors, Parsed, Position, Report},
     macros::Names,
     module::{
-        ChecksConfig, ModuleConfig, QuorumPolicy, ServiceMode, checkers, failover, farm, heart,
-        mode, quorum, rfs, service, user, vip,
+        ChecksConfig, ModuleConfig, Neighbours, QuorumPolicy, ServiceMode, checkers, failover,
+        farm, heart, mode, neighbours, quorum, rfs, service, user, vip,
     },
     read::{self, View},
     schema::SAFE,
@@ -27,6 +27,19 @@ pub fn parse(
     cluster: &ClusterConfig,
     environment: &BTreeMap<String, String>,
 ) -> Result<Parsed<ModuleConfig>, ConfigErrors> {
+    parse_beside(file, text, (cluster, environment), &Neighbours::default())
+}
+
+/// As [`parse`], for a module that runs beside others: what it shares with them is an error too.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file; nothing is read half.
+pub fn parse_beside(
+    file: &Path,
+    text: &str,
+    (cluster, environment): (&ClusterConfig, &BTreeMap<String, String>),
+    neighbours: &Neighbours<'_>,
+) -> Result<Parsed<ModuleConfig>, ConfigErrors> {
     let mut report = Report::new(file);
     let tops = xml::read(text, &mut report);
     let safe = root(tops, &mut report).map(|mut safe| {
@@ -39,7 +52,9 @@ pub fn parse(
     let value = safe.and_then(|safe| {
         read::check(&safe, &SAFE, false, &mut report);
         let service = View::new(&safe, &SAFE).child("service")?;
-        build(service, cluster, &mut report)
+        let config = build(service, cluster, &mut report)?;
+        neighbours::check(service, &config, neighbours, &mut report);
+        Some(config)
     });
     report.finish(value)
 }

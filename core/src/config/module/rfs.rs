@@ -44,7 +44,12 @@ pub(super) fn build(service: View<'_>, report: &mut Report<'_>) -> Option<RfsCon
 }
 
 /// What is wrong with replicating both directories, if anything.
-fn overlap(dir: &str, parts: &[String], other: &Path, earlier: &[String]) -> Option<String> {
+pub(super) fn overlap(
+    dir: &str,
+    parts: &[String],
+    other: &Path,
+    earlier: &[String],
+) -> Option<String> {
     let other = other.display();
     if parts == earlier {
         Some(format!("{dir} is replicated twice"))
