@@ -15,6 +15,7 @@ pub mod journal;
 pub mod modules;
 pub mod net;
 pub mod os;
+pub mod package;
 pub mod redacted;
 pub mod seal;
 pub mod store;
