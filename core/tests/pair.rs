@@ -97,6 +97,26 @@ fn a_clean_stop_of_the_primary_hands_over_at_once() {
 }
 
 #[test]
+fn a_secondary_whose_disk_fails_while_it_takes_over_leaves_the_role_to_its_peer() {
+    for policy in policies() {
+        let mut w = mirror(&policy);
+        pair(&mut w);
+        w.order(0, ModuleOrder::Stop);
+        while w.status(1).phase != Phase::Transient {
+            w.run_for(1);
+        }
+        w.volume_fails(1);
+        w.run_for(1_000);
+        w.expect(1, State::Wait, Phase::NotReady);
+        // The peer consented, but nothing was begun without it: its copy is the good one.
+        w.order(0, ModuleOrder::Start);
+        w.run_for(4_000);
+        w.expect(0, State::Prim, Phase::Ready);
+        w.expect(1, State::Second, Phase::Ready);
+    }
+}
+
+#[test]
 fn a_swap_exchanges_the_roles_from_either_side() {
     for policy in policies() {
         for asked in [0, 1] {

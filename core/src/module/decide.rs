@@ -131,12 +131,13 @@ fn standing(view: &View<'_>, beat: &ModuleBeat) -> Standing {
             (false, true) => Standing::Theirs,
             // Each consented to the other's claim and neither began a generation, or it would be
             // here: with both present, both hold every acknowledged write.
-            (false, false)
-                if [view.lineage.copy, beat.lineage.copy] == [CopyState::Outdated; 2] =>
-            {
-                by_rank(view, beat)
-            }
-            (false, false) => Standing::Nobody(not_up_to_date(view.lineage)),
+            (false, false) => match (view.lineage.copy, beat.lineage.copy) {
+                (CopyState::Outdated, CopyState::Outdated) => by_rank(view, beat),
+                // Or one of the two has lost its copy since.
+                (CopyState::Outdated, CopyState::Inconsistent) => Standing::Mine,
+                (CopyState::Inconsistent, CopyState::Outdated) => Standing::Theirs,
+                _ => Standing::Nobody(not_up_to_date(view.lineage)),
+            },
         },
         Relation::LocalNewer if mine => Standing::Mine,
         Relation::LocalNewer => Standing::Nobody(not_up_to_date(view.lineage)),

@@ -488,6 +488,13 @@ impl Mirror {
                 self.fence(now, out)
             }
             Mode::Joining | Mode::Secondary { .. } => self.copy_failed(now, error, out),
+            // On the way from SECOND to ALONE, or out of SECOND.
+            Mode::Acquiring { from: State::Second, .. } => {
+                self.copy_failed(now, error, out);
+                out.push(Action::Quorum(quorum::Input::Release));
+                self.give_up(now, State::Second, WaitReason::Volume(error.to_owned()), out);
+            }
+            Mode::Stopping if self.role == State::Second => self.copy_failed(now, error, out),
             _ => {}
         }
     }

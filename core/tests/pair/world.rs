@@ -221,6 +221,12 @@ impl World {
         self.push(after_ms, What::Node(n, run, input));
     }
 
+    /// The disk beneath a data path fails.
+    pub(crate) fn volume_fails(&mut self, n: usize) {
+        let news = VolumeNews::Failed { error: "input/output error".into() };
+        self.step(n, Some(Input::Volume { module: M, news }));
+    }
+
     pub(crate) fn order(&mut self, n: usize, order: ModuleOrder) {
         let command = Command::Module { module: M, order };
         self.step(n, Some(Input::Asked { request: RequestId(1), command }));
