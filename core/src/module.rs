@@ -18,7 +18,7 @@ use crate::{
     machine::{Machine, Out},
     membership::link::Heard,
     rng::Rng,
-    status::ModuleStatus,
+    status::{ModuleStatus, Phase, State},
     time::Instant,
     wire::message::{Claim, ClaimVerdict, ModuleBeat, WitnessReply},
 };
@@ -108,6 +108,13 @@ impl Module {
     pub fn beat(&self) -> ModuleBeat {
         match &self.kind {
             Kind::Mirror(pair) => pair.beat(),
+        }
+    }
+
+    /// Role and colour.
+    pub fn shown(&self) -> (State, Phase) {
+        match &self.kind {
+            Kind::Mirror(pair) => pair.shown(),
         }
     }
 

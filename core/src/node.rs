@@ -13,7 +13,7 @@ use crate::{
     membership::link::{Conversation, Heard},
     module::{self, Module, ModuleSetup, record::Ops},
     rng::Rng,
-    status::NodeStatus,
+    status::{NodeStatus, Phase, State},
     time::Instant,
     wire::message::{Heartbeat, Message, ModuleBeat},
 };
@@ -39,6 +39,8 @@ struct Peer {
     conversation: Conversation,
     next: BTreeMap<LinkId, Instant>,
     told: Vec<ModuleBeat>,
+    /// What it was told last is not so any more.
+    news: bool,
     told_at: Instant,
 }
 
@@ -52,6 +54,8 @@ pub struct Node {
     modules: BTreeMap<ModuleId, Module>,
     boots: BTreeMap<ModuleId, Instant>,
     incarnation: Incarnation,
+    /// What peers should know, as of the last fact.
+    beats: Vec<ModuleBeat>,
 }
 
 impl Node {
@@ -74,6 +78,7 @@ impl Node {
             modules: BTreeMap::new(),
             boots: BTreeMap::new(),
             incarnation: Incarnation(0),
+            beats: Vec::new(),
         }
     }
 
@@ -86,6 +91,11 @@ impl Node {
             witness: self.modules.values().filter_map(|m| m.witness_seen(now)).reduce(|a, b| a | b),
             protocol: PROTOCOL,
         }
+    }
+
+    /// Role and colour of one module.
+    pub fn shown(&self, module: ModuleId) -> Option<(State, Phase)> {
+        self.modules.get(&module).map(Module::shown)
     }
 
     fn booted(
@@ -104,6 +114,7 @@ impl Node {
                     conversation: Conversation::new(incarnation),
                     next: first.clone(),
                     told: Vec::new(),
+                    news: false,
                     told_at: now,
                 };
                 self.peers.insert(id, peer);
@@ -205,9 +216,12 @@ impl Node {
         if self.modules.is_empty() {
             return;
         }
-        let beats: Vec<ModuleBeat> = self.modules.values().map(Module::beat).collect();
+        self.beats.clear();
+        self.beats.extend(self.modules.values().map(Module::beat));
+        let beats = &self.beats;
         for (&id, peer) in &mut self.peers {
-            let news = peer.told != beats && now >= peer.told_at + NEWS_PAUSE;
+            peer.news = peer.told != *beats;
+            let news = peer.news && now >= peer.told_at + NEWS_PAUSE;
             let due = |(link, at): (&LinkId, &Instant)| (news || now >= *at).then_some(*link);
             let links: Vec<LinkId> = peer.next.iter().filter_map(due).collect();
             if links.is_empty() {
@@ -229,13 +243,14 @@ impl Node {
                 out.push(Effect::Send { to: id, route: Route::Link(link), message, after: None });
             }
             peer.told_at = now;
-            peer.told.clone_from(&beats);
+            if std::mem::take(&mut peer.news) {
+                peer.told.clone_from(beats);
+            }
         }
     }
 
     fn news_deadline(&self) -> Option<Instant> {
-        let beats: Vec<ModuleBeat> = self.modules.values().map(Module::beat).collect();
-        self.peers.values().filter(|p| p.told != beats).map(|p| p.told_at + NEWS_PAUSE).min()
+        self.peers.values().filter(|p| p.news).map(|p| p.told_at + NEWS_PAUSE).min()
     }
 }
 

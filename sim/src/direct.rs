@@ -4,8 +4,6 @@
 //! cluster's life take a few hundredths of a second. Everything is a function of (plan, seed).
 //! What it leaves out (framing, sessions, tasks) is the other engine's job.
 
-use std::collections::BinaryHeap;
-
 use havre_core::{effect::ModuleRecord, ids::ModuleId, rng::mix, status::ModuleStatus};
 
 use crate::{
@@ -31,13 +29,15 @@ pub(crate) mod hosted;
 mod machine;
 mod node;
 mod os;
+mod queue;
 mod store;
 mod witness;
 
 use client::Client;
 use control::Control;
-use event::{Event, Scheduled, Work};
+use event::{Event, Work};
 use machine::{Daemon, Machine};
+use queue::Queue;
 
 /// The one module of a simulated cluster.
 pub const MODULE: ModuleId = ModuleId(1);
@@ -52,14 +52,14 @@ struct Direct<'p> {
     seed: u64,
     options: RunOptions,
     now: SimTime,
-    queue: BinaryHeap<Scheduled>,
-    scheduled: u64,
+    queue: Queue,
     events: u64,
     hash: u64,
     machines: Vec<Machine>,
     net: Network,
     streams: Streams<Frame>,
-    oracle: Oracle,
+    /// Away only while it observes.
+    oracle: Option<Box<Oracle>>,
     client: Client,
     control: Control,
     timeline: Vec<(SimTime, Fact)>,
@@ -88,14 +88,13 @@ impl<'p> Direct<'p> {
             seed,
             options,
             now: SimTime::ZERO,
-            queue: BinaryHeap::with_capacity(256),
-            scheduled: 0,
+            queue: Queue::new(),
             events: 0,
             hash: seed,
             machines,
             net: Network::new(seed, setup.weather),
             streams: Streams::new(seed),
-            oracle: Oracle::new(setup, &plan.expect.judged()),
+            oracle: Some(Box::new(Oracle::new(setup, &plan.expect.judged()))),
             client: Client::new(seed),
             control: Control::new(plan),
             timeline: Vec::new(),
@@ -115,7 +114,7 @@ impl<'p> Direct<'p> {
 
     /// Takes the next event; whether there was one.
     fn step(&mut self) -> bool {
-        let Some(Scheduled { at, seq, event }) = self.queue.pop() else { return false };
+        let Some((at, seq, event)) = self.queue.pop() else { return false };
         assert!(at >= self.now, "time goes forward");
         self.now = at;
         self.events += 1;
@@ -154,7 +153,7 @@ impl<'p> Direct<'p> {
                     self.address_removed(host);
                 }
             }
-            Event::Guard { host, at } => self.guard_acts(host, at),
+            Event::Guard { host, until } => self.guard_acts(host, until),
             Event::StartIfStopped(host) => self.start_if_stopped(host),
             Event::End => self.ended = true,
         }
@@ -162,8 +161,7 @@ impl<'p> Direct<'p> {
 
     /// Schedules an event.
     fn at(&mut self, at: SimTime, event: Event) {
-        self.scheduled += 1;
-        self.queue.push(Scheduled { at: at.max(self.now), seq: self.scheduled, event });
+        self.queue.push(at.max(self.now), event);
     }
 
     /// Schedules work for the present run of a machine.
@@ -226,23 +224,35 @@ impl<'p> Direct<'p> {
         }
     }
 
+    fn take_oracle(&mut self) -> Box<Oracle> {
+        self.oracle.take().expect("the oracle observes one fact at a time")
+    }
+
+    fn oracle(&self) -> &Oracle {
+        self.oracle.as_deref().expect("nobody asks the oracle while it observes")
+    }
+
     /// Something really happened: the oracle judges it, triggers may fire, the timeline keeps it.
     fn fact(&mut self, fact: Fact) {
-        let mut oracle = std::mem::replace(&mut self.oracle, Oracle::new(&self.plan.setup, &[]));
+        let mut oracle = self.take_oracle();
         oracle.observe(self.now, &fact, self);
-        self.oracle = oracle;
+        let violated = !oracle.violations().is_empty();
+        self.oracle = Some(oracle);
         self.triggered(&fact);
         if self.options.record {
             self.timeline.push((self.now, fact));
         }
-        if self.options.stop_at_violation && !self.oracle.violations().is_empty() {
+        if self.options.stop_at_violation && violated {
             self.ended = true;
         }
     }
 
     /// An expectation of the plan did not come true.
     fn violated(&mut self, property: Property, text: String) {
-        self.oracle.report(self.now, property, text);
+        let now = self.now;
+        if let Some(oracle) = &mut self.oracle {
+            oracle.report(now, property, text);
+        }
         if self.options.stop_at_violation {
             self.ended = true;
         }
@@ -250,7 +260,7 @@ impl<'p> Direct<'p> {
 
     fn finish(mut self) -> Report {
         let settled = self.control.settled;
-        let mut oracle = std::mem::replace(&mut self.oracle, Oracle::new(&self.plan.setup, &[]));
+        let mut oracle = self.take_oracle();
         oracle.finish(self.now, settled, &self);
         Report {
             seed: self.seed,

@@ -19,13 +19,16 @@ use std::collections::BTreeMap;
 
 use crate::{
     chance::{Chance, Purpose},
+    pending::Pending,
     time::SimTime,
 };
 
+mod area;
 pub mod block;
 pub mod faults;
 pub mod records;
 
+use area::Area;
 pub use block::Block;
 pub use faults::{DiskError, DiskFaults, DiskHits, DiskTiming};
 use records::Records;
@@ -36,7 +39,7 @@ const UNSYNCED_MAX: usize = 4_096;
 
 /// Names one operation until it is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
+pub struct Ticket(pub(crate) u64);
 
 /// Where a block is: the caller divides the numbers into areas as it likes.
 pub type BlockNumber = u64;
@@ -120,12 +123,12 @@ pub struct SimDisk {
     latency: Chance,
     chance: Chance,
     fate: Chance,
-    durable: BTreeMap<BlockNumber, Block>,
-    cached: BTreeMap<BlockNumber, Block>,
+    durable: Area<Block>,
+    cached: Area<Block>,
     unsynced: Vec<Unsynced>,
-    in_flight: BTreeMap<Ticket, InFlight>,
+    in_flight: Pending<InFlight>,
     /// When the newest operation on a block will be ready: writes to one block do not overtake.
-    busy_until: BTreeMap<BlockNumber, SimTime>,
+    busy_until: Area<SimTime>,
     records: Records,
     submitted: u64,
     completed_writes: u64,
@@ -150,11 +153,11 @@ impl SimDisk {
             latency: Chance::new(seed, Purpose::DiskLatency, which),
             chance: Chance::new(seed, Purpose::DiskFault, which),
             fate: Chance::new(seed, Purpose::DiskFate, which),
-            durable: BTreeMap::new(),
-            cached: BTreeMap::new(),
+            durable: Area::default(),
+            cached: Area::default(),
             unsynced: Vec::new(),
-            in_flight: BTreeMap::new(),
-            busy_until: BTreeMap::new(),
+            in_flight: Pending::default(),
+            busy_until: Area::default(),
             records: Records::default(),
             submitted: 0,
             completed_writes: 0,
@@ -168,13 +171,13 @@ impl SimDisk {
         let ticket = Ticket(number);
         let mut ready = now.plus_micros(self.duration_us(number, &op));
         if let DiskOp::Write(block, _) | DiskOp::Read(block) = &op {
-            let busy = self.busy_until.entry(*block).or_default();
+            let busy = self.busy_until.at(*block);
             ready = ready.max(*busy);
             *busy = ready;
         }
         let outcome = self.faults.draw(self.chance, number, &op, &mut self.hits);
         let covers = self.completed_writes;
-        self.in_flight.insert(ticket, InFlight { op, covers, outcome });
+        self.in_flight.insert(number, InFlight { op, covers, outcome });
         Submitted { ticket, ready }
     }
 
@@ -185,7 +188,7 @@ impl SimDisk {
 
     /// Ends an operation. `None`: a crash or a power cut ended it before.
     pub fn complete(&mut self, ticket: Ticket) -> Option<DiskDone> {
-        let InFlight { op, covers, outcome } = self.in_flight.remove(&ticket)?;
+        let InFlight { op, covers, outcome } = self.in_flight.remove(ticket.0)?;
         if let Some(error) = outcome {
             self.fail(ticket, &op, covers, error);
             return Some(DiskDone::Failed(error));
@@ -207,12 +210,12 @@ impl SimDisk {
     /// The process that uses the disk dies: what is complete stays in the cache, what is in
     /// flight is carried out or not.
     pub fn process_crash(&mut self) {
-        for (ticket, InFlight { op, outcome, .. }) in std::mem::take(&mut self.in_flight) {
-            if outcome.is_some() || self.fate.bits(ticket.0) & 1 == 0 {
+        for (number, InFlight { op, outcome, .. }) in self.in_flight.drain() {
+            if outcome.is_some() || self.fate.bits(number) & 1 == 0 {
                 continue;
             }
             match op {
-                DiskOp::Write(block, content) => self.write(ticket, block, content),
+                DiskOp::Write(block, content) => self.write(Ticket(number), block, content),
                 DiskOp::WriteFile(..) | DiskOp::Rename(..) | DiskOp::RemoveFile(..) => {
                     self.records.perform(op, false);
                 }
@@ -226,20 +229,20 @@ impl SimDisk {
     pub fn power_cut(&mut self) -> Cut {
         let mut cut = Cut::default();
         let mut fates: Vec<Unsynced> = std::mem::take(&mut self.unsynced);
-        for (ticket, InFlight { op, outcome, .. }) in std::mem::take(&mut self.in_flight) {
+        for (number, InFlight { op, outcome, .. }) in self.in_flight.drain() {
             if outcome.is_some() {
                 continue;
             }
             match op {
                 DiskOp::Write(block, content) => {
                     cut.in_flight += 1;
-                    fates.push(Unsynced { number: ticket.0, block, content, forgotten: false });
+                    fates.push(Unsynced { number, block, content, forgotten: false });
                 }
-                op => self.records.interrupt(op, self.fate, ticket.0),
+                op => self.records.interrupt(op, self.fate, number),
             }
         }
         for Unsynced { number, block, content, .. } in fates {
-            let medium = self.durable.entry(block).or_default();
+            let medium = self.durable.at(block);
             match self.fate.below(number, 3) {
                 0 => cut.lost += 1,
                 1 => {
@@ -264,19 +267,19 @@ impl SimDisk {
         self.durable.clear();
         self.cached.clear();
         self.unsynced.clear();
-        self.in_flight.clear();
+        self.in_flight = Pending::default();
         self.busy_until.clear();
         self.records = Records::default();
     }
 
     /// What a read of this block would see now.
     pub fn peek(&self, block: BlockNumber) -> Block {
-        self.cached.get(&block).copied().unwrap_or_default()
+        self.cached.get(block)
     }
 
     /// What would be left of this block if every unsynced write were lost.
     pub fn durable(&self, block: BlockNumber) -> Block {
-        self.durable.get(&block).copied().unwrap_or_default()
+        self.durable.get(block)
     }
 
     /// The file a reader would see now.
@@ -293,8 +296,8 @@ impl SimDisk {
     /// not the last good copy.
     pub fn rot(&mut self, block: BlockNumber, which: u64) {
         let spoiled = self.peek(block).rotten(which);
-        self.durable.insert(block, spoiled);
-        self.cached.insert(block, spoiled);
+        *self.durable.at(block) = spoiled;
+        *self.cached.at(block) = spoiled;
         self.hits.rotten += 1;
     }
 
@@ -327,12 +330,12 @@ impl SimDisk {
         }
         self.completed_writes += 1;
         let number = self.completed_writes;
-        self.cached.insert(target, content);
+        *self.cached.at(target) = content;
         self.unsynced.push(Unsynced { number, block: target, content, forgotten: false });
         if self.unsynced.len() > UNSYNCED_MAX {
             let oldest = self.unsynced.remove(0);
             if !oldest.forgotten {
-                self.durable.insert(oldest.block, oldest.content);
+                *self.durable.at(oldest.block) = oldest.content;
             }
         }
     }
@@ -343,9 +346,15 @@ impl SimDisk {
             self.forget(covers);
             return;
         }
+        for write in self.unsynced.iter().filter(|w| w.number <= covers && !w.forgotten) {
+            *self.durable.at(write.block) = write.content;
+        }
+        if !self.unsynced.iter().any(|write| write.forgotten) {
+            self.unsynced.retain(|write| write.number > covers);
+            return;
+        }
         let mut newest = BTreeMap::new();
         for write in self.unsynced.iter().filter(|w| w.number <= covers && !w.forgotten) {
-            self.durable.insert(write.block, write.content);
             newest.insert(write.block, write.number);
         }
         // A write that an earlier flush forgot is overwritten for good by a later one.

@@ -114,7 +114,7 @@ pub fn plan(seed: u64) -> Plan {
             fault(kind, at, &setup, &mut draw, &mut steps);
         }
     }
-    finish(at + gap_us, &setup, &mut steps);
+    finish(last_at(&steps).max(at) + gap_us, &setup, &mut steps);
     let expect =
         Expectations { always: Property::ALL.into_iter().collect(), ..Expectations::default() };
     Plan {
@@ -322,6 +322,15 @@ fn more_faults(kind: Kind, at: u64, span: Duration, draw: &mut Draw, steps: &mut
             push(When::Event { trigger, nth, delay }, action);
         }
     }
+}
+
+/// When the last fault strikes or ends: what comes later would strike a cluster that is to heal.
+fn last_at(steps: &[Step]) -> u64 {
+    let times = steps.iter().filter_map(|step| match step.when {
+        When::At(at) => Some(at.as_micros()),
+        _ => None,
+    });
+    times.max().unwrap_or(0)
 }
 
 /// Heals everything and expects the cluster to be whole again.

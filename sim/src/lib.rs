@@ -18,6 +18,7 @@ pub mod invariants;
 pub mod ledger;
 pub mod net;
 pub mod oracle;
+mod pending;
 pub mod plan;
 mod port;
 pub mod report;

@@ -14,7 +14,7 @@
 //! one, of which nothing arrives any more; every disk operation is completed once, unless the
 //! volume is dropped; operations on one block do not overtake each other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use havre_core::{
     effect::{Outcome, VolumeRequest},
@@ -30,7 +30,10 @@ use havre_core::{
     time::Instant,
 };
 
-use crate::disk::{Block, DiskDone, DiskOp};
+use crate::{
+    disk::{Block, DiskDone, DiskOp},
+    pending::Pending,
+};
 
 mod frame;
 mod source;
@@ -110,7 +113,7 @@ pub struct SimVolume {
     /// later flush says so.
     distrusts_cache: bool,
     found: BTreeSet<MarkId>,
-    jobs: BTreeMap<u64, Job>,
+    jobs: Pending<Job>,
     last_job: u64,
     running: Option<Running>,
     queue: VecDeque<Running>,
@@ -122,7 +125,7 @@ struct Cx<'a> {
     config: &'a VolumeConfig,
     distrusts_cache: &'a mut bool,
     marks: &'a mut BTreeSet<MarkId>,
-    jobs: &'a mut BTreeMap<u64, Job>,
+    jobs: &'a mut Pending<Job>,
     last_job: &'a mut u64,
     life: u64,
     out: &'a mut Out<VolumeAction>,
@@ -166,7 +169,7 @@ impl SimVolume {
             log_unsure: false,
             distrusts_cache: false,
             found: BTreeSet::new(),
-            jobs: BTreeMap::new(),
+            jobs: Pending::default(),
             last_job: 0,
             running: None,
             queue: VecDeque::new(),
@@ -509,7 +512,7 @@ impl SimVolume {
     }
 
     fn disk_done(&mut self, now: Instant, id: u64, done: DiskDone, out: &mut Out<VolumeAction>) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+        let Some(job) = self.jobs.remove(id) else { return };
         if job.is_flush() && matches!(done, DiskDone::Failed(_)) {
             self.distrusts_cache = true;
         }

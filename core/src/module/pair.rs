@@ -18,7 +18,7 @@ use crate::{
     },
     quorum::{self, Quorum, policy},
     rng::Rng,
-    status::ModuleStatus,
+    status::{ModuleStatus, Phase, State},
     time::Instant,
     wire::message::{Message, ModuleBeat},
 };
@@ -106,6 +106,11 @@ impl Pair {
     /// What the peer must know.
     pub fn beat(&self) -> ModuleBeat {
         self.mirror.beat_of(self.quorum.wanted())
+    }
+
+    /// Role and colour.
+    pub fn shown(&self) -> (State, Phase) {
+        self.mirror.shown()
     }
 
     /// The picture of this module.

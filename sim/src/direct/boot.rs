@@ -37,6 +37,7 @@ use crate::{
     },
     fact::Fact,
     net::HostId,
+    pending::Pending,
     plan::{Policy, Preferred, Setup},
     volume::{SimVolume, VolumeConfig},
 };
@@ -54,6 +55,10 @@ impl Direct<'_> {
         let seed = self.seed;
         let machine = &mut self.machines[host.index()];
         if !machine.powered || !matches!(machine.daemon, Daemon::Off) {
+            return;
+        }
+        if machine.paused {
+            machine.starts_on_resume = true;
             return;
         }
         machine.run += 1;
@@ -90,7 +95,7 @@ impl Direct<'_> {
             out: Out::new(),
             volume,
             volume_out: Out::new(),
-            volume_io: BTreeMap::new(),
+            volume_io: Pending::default(),
             store: Store::default(),
             held: Vec::new(),
             unsaved: Vec::new(),
@@ -143,6 +148,7 @@ impl Direct<'_> {
         machine.run += 1;
         machine.powered = false;
         machine.paused = false;
+        machine.starts_on_resume = false;
         machine.inbox.clear();
         machine.daemon = Daemon::Off;
         machine.os = super::os::Os {
@@ -204,7 +210,11 @@ impl Direct<'_> {
         if machine.draw(0, 1) == 0 {
             waiting.sort_by_key(|work| !matches!(work, super::event::Work::Wake));
         }
+        let starts = std::mem::take(&mut machine.starts_on_resume);
         self.fact(Fact::Resumed(host));
+        if starts {
+            self.at(self.now.plus_micros(20), Event::DaemonStarts(host));
+        }
         for (index, work) in waiting.into_iter().enumerate() {
             let event = Event::Host { host, run, work, delayed: false };
             self.at(self.now.plus_micros(20 + index as u64 * 3), event);
@@ -238,7 +248,7 @@ pub(super) fn saved_state(machine: &Machine) -> SavedState {
     if machine.os.app == App::Orphan
         && let Some(until) = machine.os.guard
     {
-        saved.running.insert(MODULE, machine.clock.local(until));
+        saved.running.insert(MODULE, until);
     }
     saved
 }

@@ -110,7 +110,7 @@ impl Direct<'_> {
         if draws.hits(3, load.reads_ppm) {
             let block = draws.below(4, load.blocks);
             let id = self.client.call();
-            transaction.read = Some((id, block, self.oracle.ledger().acked(block)));
+            transaction.read = Some((id, block, self.oracle().ledger().acked(block)));
             self.client.open.push(transaction);
             return self.volume_call(host, id, Call::Read { block });
         }
@@ -120,7 +120,7 @@ impl Direct<'_> {
             if transaction.writes.iter().any(|(b, _)| *b == block) {
                 continue;
             }
-            let tag = self.oracle.ledger().next_tag();
+            let tag = self.oracle().ledger().next_tag();
             self.fact(Fact::Submitted(host, block, tag));
             let id = self.client.call();
             transaction.writes.push((block, tag));

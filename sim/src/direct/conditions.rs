@@ -3,7 +3,7 @@
 use havre_core::status::{Phase, State, WaitReason};
 
 use crate::{
-    direct::{Direct, os::App},
+    direct::{Direct, MODULE, os::App},
     expect::{Condition, WaitWord},
     net::HostId,
     oracle::World,
@@ -48,10 +48,12 @@ impl Direct<'_> {
                 || self.shows(host, State::Alone, Some(Phase::Ready)))
     }
 
-    fn shows(&self, host: HostId, state: State, phase: Option<Phase>) -> bool {
-        self.module(host).is_some_and(|module| {
-            module.state == state && phase.is_none_or(|phase| module.phase == phase)
-        })
+    pub(super) fn shows(&self, host: HostId, state: State, phase: Option<Phase>) -> bool {
+        let shown = match self.machines[host.index()].node() {
+            Some(daemon) => daemon.node.shown(MODULE),
+            None => self.hosted_shows(host),
+        };
+        shown.is_some_and(|(is, colour)| is == state && phase.is_none_or(|p| p == colour))
     }
 
     fn acks_flow(&self, host: HostId) -> bool {
@@ -59,7 +61,7 @@ impl Direct<'_> {
         if !self.client.on || every == 0 {
             return true;
         }
-        self.oracle.ledger().last_ack().is_some_and(|(at, on)| {
+        self.oracle().ledger().last_ack().is_some_and(|(at, on)| {
             on == host && micros(self.now - at) <= every.saturating_mul(20).max(2_000_000)
         })
     }

@@ -1,6 +1,6 @@
 //! Performs the steps of a plan: when they fire, what they do, and what they hit.
 
-use havre_core::effect::ModuleOrder;
+use havre_core::{effect::ModuleOrder, status::State};
 
 use crate::{
     chance::{Chance, Purpose},
@@ -22,6 +22,8 @@ use hits::Probe;
 
 /// Pause between two looks at a condition.
 const CHECK_EVERY_US: u64 = 10_000;
+/// Pause between two looks of an administrator whether a module has stopped.
+const STOPPED_LOOK_US: u64 = 1_000_000;
 
 /// Where the plan stands.
 #[derive(Debug, Clone)]
@@ -417,11 +419,12 @@ impl Direct<'_> {
         }
     }
 
-    /// An administrator starts a module that was stopped.
+    /// An administrator starts a module that was stopped, once: a stop may still be under way.
     pub(super) fn start_if_stopped(&mut self, host: HostId) {
-        use crate::oracle::World;
-        if self.module(host).is_some_and(|m| m.state == havre_core::status::State::Stop) {
+        if self.shows(host, State::Stop, None) {
             self.works(host, Work::Order(ModuleOrder::Start));
+        } else if !self.control.settled {
+            self.at(self.now.plus_micros(STOPPED_LOOK_US), Event::StartIfStopped(host));
         }
     }
 

@@ -102,7 +102,7 @@ impl Direct<'_> {
                 let machine = &mut self.machines[host.index()];
                 let submitted = machine.disk.submit(now, op);
                 let Daemon::Node(daemon) = &mut machine.daemon else { return };
-                daemon.volume_io.insert(submitted.ticket, id);
+                daemon.volume_io.insert(submitted.ticket.0, id);
                 self.await_disk(host, Some(submitted));
             }
             VolumeAction::Connect { peer } => self.stream_wanted(host, peer),

@@ -1,11 +1,10 @@
 //! What the engine's queue holds.
 
-use std::cmp::Ordering;
-
 use havre_core::{
     effect::{AddressRequest, ModuleOrder, Outcome, ScriptCall, VolumeNews},
     farm::table::FilterRequest,
     ids::{NodeId, OpId},
+    time::Instant,
     wire::message::Message,
 };
 
@@ -94,40 +93,11 @@ pub(super) enum Event {
     /// The kernel removes an address that nobody renews.
     AddressExpires { host: HostId, boot: u32 },
     /// The moment that a guard was told.
-    Guard { host: HostId, at: SimTime },
+    Guard { host: HostId, until: Instant },
     /// An administrator starts a module that is stopped.
     StartIfStopped(HostId),
     /// The run is over.
     End,
-}
-
-/// An event at its time; of two at the same time the one scheduled first comes first.
-#[derive(Debug, Clone)]
-pub(super) struct Scheduled {
-    pub(super) at: SimTime,
-    pub(super) seq: u64,
-    pub(super) event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.seq) == (other.at, other.seq)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    // The heap gives the greatest first: the earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.seq).cmp(&(self.at, self.seq))
-    }
 }
 
 /// A script that runs.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, rc::Rc};
 use havre_core::{
     effect::{Answer, Command, Input, ModuleOrder, Outcome, Record},
     ids::{Incarnation, LinkId, OpId},
-    status::NodeStatus,
+    status::{NodeStatus, Phase, State},
 };
 use havre_runtime::net::Datagram;
 
@@ -25,6 +25,7 @@ use crate::{
     disk::{DiskDone, Ticket},
     fact::Fact,
     net::{Arrivals, HostId, stream::BREAK_AFTER_US},
+    pending::Pending,
     plan::Plan,
     port::{Birth, Permit, Port, Saved, Wish},
     run::{Report, RunOptions},
@@ -42,7 +43,7 @@ const KNOCK_RETRY_US: u64 = 1_000_000;
 pub(super) struct HostedDaemon {
     pub(super) port: Rc<Port>,
     store: Store<(OpId, Saved)>,
-    volume_io: BTreeMap<Ticket, u64>,
+    volume_io: Pending<u64>,
     /// When the node's and the data path's alarms are to ring.
     wakes: [Option<SimTime>; 2],
     gates: BTreeMap<u64, Gate>,
@@ -104,7 +105,7 @@ impl<'p> Stage<'p> {
     /// Lets everything happen up to this moment.
     pub(crate) fn advance(&mut self, until: SimTime) {
         let direct = &mut self.0;
-        while !direct.ended && direct.queue.peek().is_some_and(|next| next.at <= until) {
+        while !direct.ended && direct.queue.next_at().is_some_and(|at| at <= until) {
             direct.step();
         }
         direct.now = direct.now.max(until);
@@ -181,7 +182,7 @@ impl Direct<'_> {
         machine.daemon = Daemon::Hosted(Box::new(HostedDaemon {
             port: Rc::clone(&port),
             store: Store::default(),
-            volume_io: BTreeMap::new(),
+            volume_io: Pending::default(),
             wakes: [None; 2],
             gates: BTreeMap::new(),
         }));
@@ -215,6 +216,12 @@ impl Direct<'_> {
         let Daemon::Hosted(daemon) = &machine.daemon else { return None };
         let now = machine.clock.local(self.now);
         daemon.port.with_node(|node| node.status(now))
+    }
+
+    /// What the module on a node that runs elsewhere shows.
+    pub(super) fn hosted_shows(&self, host: HostId) -> Option<(State, Phase)> {
+        let Daemon::Hosted(daemon) = &self.machines[host.index()].daemon else { return None };
+        daemon.port.with_node(|node| node.shown(MODULE))?
     }
 
     /// A fact for a node that runs elsewhere; whether there is one.
@@ -289,7 +296,7 @@ impl Direct<'_> {
         let disk = &mut machine.disk;
         let Daemon::Hosted(daemon) = &mut machine.daemon else { return };
         if !daemon.store.owns(ticket) {
-            if let Some(id) = daemon.volume_io.remove(&ticket) {
+            if let Some(id) = daemon.volume_io.remove(ticket.0) {
                 daemon.port.volume_input(VolumeInput::Disk { id, done });
             }
             return;
@@ -332,7 +339,7 @@ impl Direct<'_> {
             Wish::Disk { id, op } => {
                 let submitted = self.machines[host.index()].disk.submit(self.now, op);
                 if let Some(daemon) = self.hosted(host) {
-                    daemon.volume_io.insert(submitted.ticket, id);
+                    daemon.volume_io.insert(submitted.ticket.0, id);
                 }
                 self.await_disk(host, Some(submitted));
             }

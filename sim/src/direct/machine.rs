@@ -1,6 +1,6 @@
 //! One simulated machine: power, clock, disk, operating system, and the daemon that runs on it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use havre_core::{
     effect::{Effect, Record, WitnessRecord},
@@ -14,8 +14,9 @@ use havre_core::{
 use crate::{
     chance::{Chance, Purpose},
     direct::{clock::Clock, event::Work, hosted::HostedDaemon, os::Os, store::Store},
-    disk::{DiskTiming, SimDisk, Ticket},
+    disk::{DiskTiming, SimDisk},
     net::{HostId, stream::StreamId},
+    pending::Pending,
     time::SimTime,
     volume::{SimVolume, VolumeAction},
 };
@@ -24,6 +25,8 @@ use crate::{
 pub(super) struct Machine {
     pub(super) powered: bool,
     pub(super) paused: bool,
+    /// The service manager would have started the daemon during the pause.
+    pub(super) starts_on_resume: bool,
     /// Counts pauses, so that the end of an earlier one does not end a later one.
     pub(super) pauses: u32,
     /// Counts daemons and boots: what was ordered in an earlier run completes no more.
@@ -62,7 +65,7 @@ pub(super) struct NodeDaemon {
     pub(super) volume: SimVolume,
     pub(super) volume_out: Out<VolumeAction>,
     /// Operations of the data path on the disk.
-    pub(super) volume_io: BTreeMap<Ticket, u64>,
+    pub(super) volume_io: Pending<u64>,
     pub(super) store: Store<(OpId, Record)>,
     /// Datagrams that wait until a record is durable.
     pub(super) held: Vec<(OpId, NodeId, havre_core::effect::Route, Message)>,
@@ -94,6 +97,7 @@ impl Machine {
         Self {
             powered: true,
             paused: false,
+            starts_on_resume: false,
             pauses: 0,
             run: 0,
             lag_us: 0,

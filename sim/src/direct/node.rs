@@ -192,7 +192,7 @@ impl Direct<'_> {
         let Some(daemon) = machine.node_mut() else { return };
         if daemon.store.owns(ticket) {
             self.record_step(host, &done);
-        } else if let Some(io) = daemon.volume_io.remove(&ticket) {
+        } else if let Some(io) = daemon.volume_io.remove(ticket.0) {
             self.volume_disk_done(host, io, done);
         }
     }

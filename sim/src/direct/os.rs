@@ -50,7 +50,7 @@ pub(super) struct Os {
     /// How often it was set: tells an old address from a new one.
     pub(super) address_sets: u32,
     /// When the independent guard removes address and application.
-    pub(super) guard: Option<SimTime>,
+    pub(super) guard: Option<Instant>,
     /// A flush failed since the machine started; kept where a power cut forgets it (`/run`).
     pub(super) distrusts_cache: bool,
     /// How packets to the virtual addresses are judged; nothing is accepted without it.
@@ -204,22 +204,28 @@ impl Direct<'_> {
     /// Sets the guard, which watches the clock whatever the daemon does.
     pub(super) fn guard(&mut self, host: HostId, until: Option<Instant>) {
         let machine = &mut self.machines[host.index()];
-        let at = until.map(|until| machine.clock.when(until));
-        machine.os.guard = at;
-        if let Some(at) = at {
-            self.at(at, Event::Guard { host, at });
+        machine.os.guard = until;
+        if let Some(until) = until {
+            let at = machine.clock.when(until);
+            self.at(at, Event::Guard { host, until });
         }
     }
 
     /// The moment that the guard was told has come.
-    pub(super) fn guard_acts(&mut self, host: HostId, at: SimTime) {
+    pub(super) fn guard_acts(&mut self, host: HostId, until: Instant) {
+        let now = self.now;
         let machine = &mut self.machines[host.index()];
-        if machine.os.guard != Some(at) || !machine.powered {
+        if machine.os.guard != Some(until) || !machine.powered {
             return;
         }
         if machine.paused {
             // Its timer has run out by the time the machine goes on.
-            return self.at(self.now.plus_micros(GUARD_LOOK_US), Event::Guard { host, at });
+            return self.at(now.plus_micros(GUARD_LOOK_US), Event::Guard { host, until });
+        }
+        if machine.clock.local(now) < until {
+            // The rate of the clock has changed meanwhile.
+            let at = machine.clock.when(until);
+            return self.at(at, Event::Guard { host, until });
         }
         machine.os.guard = None;
         self.app_stops(host, "by the guard");

@@ -214,10 +214,11 @@ impl SourceSide {
     }
 
     fn perform(&mut self, cx: &mut Cx<'_>) {
-        let actions: Vec<SourceAction> = self.out.drain().collect();
-        for action in actions {
+        let mut out = std::mem::take(&mut self.out);
+        for action in out.drain() {
             self.perform_one(action, cx);
         }
+        self.out = out;
     }
 
     fn perform_one(&mut self, action: SourceAction, cx: &mut Cx<'_>) {

@@ -192,10 +192,11 @@ impl TargetSide {
     }
 
     fn perform(&mut self, cx: &mut Cx<'_>) {
-        let actions: Vec<TargetAction> = self.out.drain().collect();
-        for action in actions {
+        let mut out = std::mem::take(&mut self.out);
+        for action in out.drain() {
             self.perform_one(action, cx);
         }
+        self.out = out;
     }
 
     fn perform_one(&mut self, action: TargetAction, cx: &mut Cx<'_>) {

@@ -10,7 +10,7 @@ use crate::{
 
 impl Mirror {
     /// Role and colour.
-    pub(super) fn shown(&self) -> (State, Phase) {
+    pub fn shown(&self) -> (State, Phase) {
         match &self.mode {
             Mode::Stopped => (State::Stop, Phase::NotReady),
             Mode::Waiting(WaitReason::Transition) | Mode::Starting | Mode::Stopping => {
