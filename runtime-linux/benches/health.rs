@@ -40,7 +40,11 @@ fn main() -> anyhow::Result<()> {
         let ending = AtomicBool::new(false);
         let times = std::thread::scope(|scope| {
             for _ in 0..busy {
-                scope.spawn(|| while !ending.load(Ordering::Relaxed) {});
+                scope.spawn(|| {
+                    while !ending.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
             }
             let times = pair.lab().as_client(|| measure(address, requests));
             ending.store(true, Ordering::Relaxed);

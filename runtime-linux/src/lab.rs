@@ -13,9 +13,13 @@
 //! ```
 
 mod boot;
+pub mod cluster;
+pub mod command;
+pub mod firewall;
 pub mod init;
 mod namespace;
 pub mod pair;
+pub mod scenario;
 mod wiring;
 
 use std::{
@@ -187,6 +191,11 @@ impl Lab {
     /// A handle with which threads of any lifetime can act as clients.
     pub fn client_namespace(&self) -> io::Result<ClientNamespace> {
         Ok(ClientNamespace(self.switch.try_clone()?))
+    }
+
+    /// The IPv4 address on one network of the machine that is added as number `machine`.
+    pub fn machine_v4(network: u8, machine: usize) -> Ipv4Addr {
+        address_v4(network, u8::try_from(machine + 1).expect("a laboratory has few machines"))
     }
 
     /// A free IPv4 address of one network, for a virtual address.

@@ -48,6 +48,10 @@ impl Commands for Linux {
         bench::run(args)
     }
 
+    fn lab(&self, args: &[OsString]) -> Result<ExitCode> {
+        lab::command::run(args)
+    }
+
     fn holder(&self, args: &[OsString]) -> Result<ExitCode> {
         let [socket] = args else { bail!("holder: started by the daemon only") };
         holder::run(Path::new(socket)).with_context(|| Path::new(socket).display().to_string())?;

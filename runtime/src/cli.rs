@@ -63,6 +63,12 @@ pub trait Commands {
     /// The measurement failed.
     fn bench(&self, args: &[OsString]) -> Result<ExitCode>;
 
+    /// `havre lab ...`, with the words behind it.
+    ///
+    /// # Errors
+    /// The laboratory cannot be built.
+    fn lab(&self, args: &[OsString]) -> Result<ExitCode>;
+
     /// `havre holder ...`, started by the daemon only, with the words behind it.
     ///
     /// # Errors
@@ -160,6 +166,9 @@ enum Command {
     Demo(DemoArgs),
     /// Measure the replicated directory against the native one.
     Bench(Words),
+    /// Run the simulator's scenario files on real daemons in network namespaces.
+    #[command(disable_help_flag = true)]
+    Lab(Words),
     #[command(hide = true)]
     Holder(Words),
 }
@@ -306,6 +315,7 @@ impl Command {
             | Self::Witness(_)
             | Self::Demo(_)
             | Self::Bench(_)
+            | Self::Lab(_)
             | Self::Holder(_) => false,
         }
     }
@@ -345,6 +355,7 @@ fn execute_on<C: Commands>(commands: &C, command: &Command, target: &Target) -> 
         }
         Command::Demo(args) => commands.demo(args),
         Command::Bench(args) => commands.bench(&args.words),
+        Command::Lab(args) => commands.lab(&args.words),
         Command::Holder(args) => commands.holder(&args.words),
     }
 }

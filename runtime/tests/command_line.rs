@@ -27,6 +27,9 @@ impl Commands for ToyCommands {
     fn bench(&self, _args: &[OsString]) -> Result<ExitCode> {
         anyhow::bail!("no measurement in this test")
     }
+    fn lab(&self, _args: &[OsString]) -> Result<ExitCode> {
+        anyhow::bail!("no laboratory in this test")
+    }
     fn holder(&self, _args: &[OsString]) -> Result<ExitCode> {
         anyhow::bail!("no holder in this test")
     }

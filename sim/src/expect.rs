@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use havre_core::status::{Phase, State};
+use havre_core::status::{Phase, State, WaitReason};
 
 use crate::{net::HostId, plan::Selector};
 
@@ -202,6 +202,26 @@ impl WaitWord {
         ("address", Self::Address),
         ("any", Self::Any),
     ];
+
+    /// Whether this is the word for a reason.
+    pub const fn is_for(self, reason: &WaitReason) -> bool {
+        matches!(
+            (self, reason),
+            (Self::Any, _)
+                | (Self::NotUpToDate, WaitReason::NotUpToDate)
+                | (Self::NeverStarted, WaitReason::NeverStarted)
+                | (Self::PeerNotReady, WaitReason::PeerNotReady)
+                | (Self::HalfCopied, WaitReason::HalfCopied)
+                | (Self::FailoverOff, WaitReason::FailoverOff)
+                | (Self::NoQuorum, WaitReason::NoQuorum)
+                | (Self::LeaseHeld, WaitReason::LeaseHeld(_))
+                | (Self::NotInSync, WaitReason::NotInSync)
+                | (Self::Diverged, WaitReason::Diverged)
+                | (Self::Fenced, WaitReason::Fenced)
+                | (Self::Volume, WaitReason::Volume(_))
+                | (Self::Address, WaitReason::Address(_))
+        )
+    }
 
     fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, word)| *word == self).map_or("any", |(name, _)| name)

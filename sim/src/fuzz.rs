@@ -56,15 +56,19 @@ pub fn sub_seed(base: u64, number: u32) -> u64 {
 /// Runs a scenario with `runs` sub-seeds.
 pub fn run_scenario(engine: Engine, scenario: &Scenario, base: u64, runs: u32) -> Verdict {
     let plan = &scenario.plan;
+    let seeds = (0..runs).map(|number| sub_seed(base, number));
+    judge(plan, seeds.map(|seed| perform(engine, plan, seed, RunOptions::default())))
+}
+
+/// What runs of a plan have shown together, up to the first that shows what must not be.
+pub fn judge(plan: &Plan, reports: impl IntoIterator<Item = Report>) -> Verdict {
     let mut seen: Vec<Sometimes> = Vec::new();
     let mut violated: Vec<Property> = Vec::new();
     let mut idle: Option<Vec<usize>> = None;
-    for number in 0..runs {
-        let seed = sub_seed(base, number);
-        let report = perform(engine, plan, seed, RunOptions::default());
+    for report in reports {
         let wrong = report.violations.iter().find(|v| !plan.expect.violated.contains(&v.property));
         if let Some(violation) = wrong {
-            return Verdict::Violated { seed, violation: violation.clone() };
+            return Verdict::Violated { seed: report.seed, violation: violation.clone() };
         }
         seen.extend(report.seen.iter().filter(|s| !seen.contains(s)).copied().collect::<Vec<_>>());
         violated.extend(report.violated());

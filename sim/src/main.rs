@@ -173,22 +173,6 @@ fn origin(engine: Engine, seed: u64) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn scenario_files(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if !path.is_dir() {
-        into.push(path.to_owned());
-        return Ok(());
-    }
-    let mut entries: Vec<PathBuf> =
-        std::fs::read_dir(path)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
-    entries.sort();
-    for entry in entries {
-        if entry.is_dir() || entry.extension().is_some_and(|e| e == "toml") {
-            scenario_files(&entry, into)?;
-        }
-    }
-    Ok(())
-}
-
 fn read_scenario(path: &Path) -> Result<Scenario, String> {
     let name = path.display().to_string();
     let source = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
@@ -198,7 +182,7 @@ fn read_scenario(path: &Path) -> Result<Scenario, String> {
 fn run(engine: Engine, paths: &[PathBuf], runs: Option<u32>, base: u64) -> u8 {
     let mut files = Vec::new();
     for path in paths {
-        if let Err(error) = scenario_files(path, &mut files) {
+        if let Err(error) = scenario::files_below(path, &mut files) {
             return usage(&format!("{}: {error}", path.display()));
         }
     }

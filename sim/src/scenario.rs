@@ -2,7 +2,11 @@
 //!
 //! The format is documented in scenarios/README.md. Every error names file, line and column.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use havre_core::config::module::Contract;
 use serde::Deserialize;
@@ -153,6 +157,26 @@ struct RawExpect {
 #[serde(deny_unknown_fields)]
 struct RawSim {
     runs: Option<u32>,
+}
+
+/// The scenario files of a path: itself, or every one below it if it is a folder.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn files_below(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !path.is_dir() {
+        into.push(path.to_owned());
+        return Ok(());
+    }
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(path)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    entries.sort();
+    for entry in entries {
+        if entry.is_dir() || entry.extension().is_some_and(|e| e == "toml") {
+            files_below(&entry, into)?;
+        }
+    }
+    Ok(())
 }
 
 /// A message and the bytes it is about.

@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn the_table_names_the_losses() {
         let now = Instant::now();
-        let seen = Seen { acknowledged: vec![(1, now), (2, now)] };
+        let seen = Seen { acknowledged: vec![(1, now), (2, now)], last: 2 };
         let report = Report::new(&seen, &[text(1)], Vec::new());
         assert_eq!(report.lost(), 1);
         assert!(report.to_string().contains("record 2 is missing"), "{report}");

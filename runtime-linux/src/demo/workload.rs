@@ -23,6 +23,8 @@ const RETRY: Duration = Duration::from_millis(5);
 pub struct Seen {
     /// Records whose durability was acknowledged, and when.
     pub acknowledged: Vec<(u64, Instant)>,
+    /// The last record that was tried.
+    pub last: u64,
 }
 
 impl Seen {
@@ -39,7 +41,7 @@ impl Seen {
     /// As [`longest_gap`](Self::longest_gap), up to the acknowledgements at `until`.
     pub fn longest_gap_between(&self, from: Instant, until: Instant) -> Duration {
         let within = self.acknowledged.iter().copied().filter(|(_, at)| *at <= until).collect();
-        Self { acknowledged: within }.longest_gap(from)
+        Self { acknowledged: within, last: self.last }.longest_gap(from)
     }
 
     /// The acknowledged records that `found` lacks.
@@ -101,12 +103,22 @@ impl Workload {
 
     /// Starts a client of any application.
     pub fn start_with(place: ClientNamespace, connect: Connect) -> Self {
+        Self::start_paced(place, connect, Duration::ZERO, 0)
+    }
+
+    /// Starts a client that pauses after each record; its records have numbers above `last`.
+    pub fn start_paced(
+        place: ClientNamespace,
+        connect: Connect,
+        pause: Duration,
+        last: u64,
+    ) -> Self {
         let ending = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU64::new(0));
         let (end, counter) = (Arc::clone(&ending), Arc::clone(&count));
         let thread = thread::spawn(move || {
             place.move_in().expect("root may enter a namespace that it made");
-            write_on(&connect, &end, &counter)
+            write_on(&connect, (pause, last), &end, &counter)
         });
         Self { ending, count, thread }
     }
@@ -145,10 +157,15 @@ pub fn to_ledger(address: SocketAddr) -> Connect {
     Box::new(move |limit| Ok(Box::new(ledger::Client::connect(address, limit)?)))
 }
 
-fn write_on(connect: &Connect, ending: &AtomicBool, count: &AtomicU64) -> Seen {
+fn write_on(
+    connect: &Connect,
+    (pause, last): (Duration, u64),
+    ending: &AtomicBool,
+    count: &AtomicU64,
+) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
-    let mut record = 0;
+    let mut record = last;
     while !ending.load(Ordering::Relaxed) {
         let Some(client) = connection.as_mut() else {
             connection = connect(ANSWER_TIMEOUT).ok();
@@ -166,6 +183,10 @@ fn write_on(connect: &Connect, ending: &AtomicBool, count: &AtomicU64) -> Seen {
             }
             Err(_) => connection = None,
         }
+        seen.last = record;
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
     }
     seen
 }
@@ -178,8 +199,10 @@ mod tests {
     fn gaps_and_losses_are_those_after_the_fault() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let seen =
-            Seen { acknowledged: vec![(1, at(0)), (2, at(900)), (4, at(910)), (5, at(960))] };
+        let seen = Seen {
+            acknowledged: vec![(1, at(0)), (2, at(900)), (4, at(910)), (5, at(960))],
+            last: 5,
+        };
         assert_eq!(seen.longest_gap(at(0)), Duration::from_millis(900));
         assert_eq!(seen.longest_gap(at(905)), Duration::from_millis(50));
         let found = [text(1), text(3), text(4), text(5)];

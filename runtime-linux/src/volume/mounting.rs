@@ -21,11 +21,14 @@ pub(super) fn open(
 ) -> Result<Session, String> {
     let explain = |error: Errno| format!("{}: {error}", directory.display());
     let holder = connect(settings);
-    if let Some(holder) = &holder
-        && is_ours(directory)
-        && let Ok(Some(held)) = holder.fetch(directory)
-    {
-        return resume(holder, directory, held, options).map_err(explain);
+    if is_ours(directory) {
+        if let Some(holder) = &holder
+            && let Ok(Some(held)) = holder.fetch(directory)
+        {
+            return resume(holder, directory, held, options).map_err(explain);
+        }
+        // The guard has ended it: nothing answers there any more.
+        close(settings, directory, false);
     }
     let mut session = Session::mount(directory, options).map_err(explain)?;
     if let Some(holder) = &holder {
@@ -114,7 +117,8 @@ pub(super) fn is_held(settings: &Settings, directory: &Path) -> bool {
     held && is_ours(directory)
 }
 
-fn is_ours(directory: &Path) -> bool {
+/// Whether a mount of this program lies over `directory`, alive or dead.
+pub(super) fn is_ours(directory: &Path) -> bool {
     matches!(fuse::mounted_at(directory), Ok(Some(mounted)) if mounted.kind == "fuse.havre")
 }
 

@@ -261,7 +261,7 @@ impl Volume {
                 None
             }
             (VolumeRequest::Close { .. }, Role::Idle { .. }) => {
-                self.end_held_mounts();
+                self.end_left_mounts();
                 Some(Outcome::Done)
             }
             (VolumeRequest::Admit { .. } | VolumeRequest::Solo { .. }, _) => {
@@ -358,10 +358,11 @@ impl Volume {
         Ok(())
     }
 
-    /// Mounts that a holder keeps for an earlier daemon, and that this one will not serve.
-    fn end_held_mounts(&self) {
+    /// Mounts of an earlier daemon, which this one will not serve: kept by a holder, or dead
+    /// because the guard has ended them since [`prepare`](Self::prepare) left them alone.
+    fn end_left_mounts(&self) {
         for config in &self.settings.rfs.directories {
-            if mounting::is_held(&self.settings, &config.dir) {
+            if mounting::is_ours(&config.dir) {
                 mounting::close(&self.settings, &config.dir, false);
             }
         }
@@ -379,7 +380,7 @@ impl Volume {
         keep_aside: Option<Generation>,
     ) -> Result<(), String> {
         let table = self.take_table()?;
-        self.end_held_mounts();
+        self.end_left_mounts();
         let made = TargetSide::start(&self.settings, table, generation, keep_aside, &self.waker);
         self.set_role(made.map(|target| Role::Target(Box::new(target))))
     }

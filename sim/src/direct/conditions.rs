@@ -1,10 +1,10 @@
 //! Whether a condition of a scenario holds now, and which hosts a selector means now.
 
-use havre_core::status::{Phase, State, WaitReason};
+use havre_core::status::{Phase, State};
 
 use crate::{
     direct::{Direct, MODULE, os::App},
-    expect::{Condition, WaitWord},
+    expect::Condition,
     net::HostId,
     oracle::World,
     plan::Selector,
@@ -96,7 +96,7 @@ impl Direct<'_> {
             Condition::Waits(who, word) => every(who, &|host| {
                 self.module(host).is_some_and(|module| {
                     module.state == State::Wait
-                        && module.wait.as_ref().is_some_and(|reason| is_called(reason, word))
+                        && module.wait.as_ref().is_some_and(|reason| word.is_for(reason))
                 })
             }),
             Condition::Refused(who) => every(who, &|host| self.control.refused[host.index()]),
@@ -105,25 +105,4 @@ impl Direct<'_> {
             }
         }
     }
-}
-
-fn is_called(reason: &WaitReason, word: WaitWord) -> bool {
-    let name = match reason {
-        WaitReason::NotUpToDate => WaitWord::NotUpToDate,
-        WaitReason::NeverStarted => WaitWord::NeverStarted,
-        WaitReason::PeerNotReady => WaitWord::PeerNotReady,
-        WaitReason::HalfCopied => WaitWord::HalfCopied,
-        WaitReason::FailoverOff => WaitWord::FailoverOff,
-        WaitReason::NoQuorum => WaitWord::NoQuorum,
-        WaitReason::LeaseHeld(_) => WaitWord::LeaseHeld,
-        WaitReason::NotInSync => WaitWord::NotInSync,
-        WaitReason::Diverged => WaitWord::Diverged,
-        WaitReason::Fenced => WaitWord::Fenced,
-        WaitReason::Volume(_) => WaitWord::Volume,
-        WaitReason::Address(_) => WaitWord::Address,
-        WaitReason::Transition | WaitReason::ConfigurationDiffers { .. } | WaitReason::BootHold => {
-            return word == WaitWord::Any;
-        }
-    };
-    word == WaitWord::Any || name == word
 }
