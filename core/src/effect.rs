@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::Event,
-    farm::table::{FilterNews, FilterRequest},
+    farm::{
+        explain::{Explanation, Question},
+        table::{FilterNews, FilterRequest},
+    },
     ids::{Epoch, Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
     replication::generation::{Generation, Lineage},
     status::{NodeStatus, Progress, State, VirtualIp},
@@ -136,6 +139,13 @@ pub enum Command {
         /// The order.
         order: ModuleOrder,
     },
+    /// Which node of a farm takes a packet, and why.
+    Explain {
+        /// The module.
+        module: ModuleId,
+        /// The packet.
+        question: Question,
+    },
 }
 
 /// Orders to a module (reference: safekit.md section 3.3).
@@ -179,6 +189,13 @@ pub enum ModuleOrder {
 pub enum Answer {
     /// The picture of the node.
     Status(NodeStatus),
+    /// Which node of a farm takes a packet.
+    Explained {
+        /// Who and by what.
+        explanation: Explanation,
+        /// The same in words.
+        words: String,
+    },
     /// The order was accepted and is under way.
     Accepted,
     /// The order was refused; the text says why and what to do.

@@ -8,6 +8,8 @@
 //! by their position among the module's nodes ([`Slot`]).
 
 pub mod buckets;
+pub mod election;
+pub mod explain;
 pub mod hash;
 pub mod set;
 pub mod table;

@@ -4,26 +4,31 @@
 //! what every module has stands beside it.
 
 pub mod decide;
+pub mod farm;
 pub mod mirror;
 pub mod pair;
 pub mod procedure;
 pub mod record;
+pub mod script;
 pub mod sequence;
 
 use crate::{
-    config::{cluster::ClusterConfig, module::ModuleConfig},
+    config::{
+        cluster::ClusterConfig,
+        module::{ModuleConfig, ServiceMode},
+    },
     effect::{Effect, ModuleOrder, ModuleRecord, Outcome, VolumeNews},
-    farm::table::FilterNews,
+    farm::table::{FilterNews, FilterTable},
     ids::{Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
     machine::{Machine, Out},
     membership::link::Heard,
     rng::Rng,
     status::{ModuleStatus, Phase, State},
     time::Instant,
-    wire::message::{Claim, ClaimVerdict, ModuleBeat, WitnessReply},
+    wire::message::{Claim, ClaimVerdict, FarmBeat, ModuleBeat, WitnessReply},
 };
 
-use self::pair::Pair;
+use self::{farm::Farm, pair::Pair};
 
 /// A module as configured on this node.
 #[derive(Debug, Clone)]
@@ -57,6 +62,17 @@ pub enum Input {
         /// What it says.
         beat: Option<ModuleBeat>,
     },
+    /// A heartbeat of another member of a farm.
+    HeardFarm {
+        /// The member.
+        from: NodeId,
+        /// The network.
+        link: LinkId,
+        /// The judgement.
+        heard: Heard,
+        /// What it says of this module.
+        beat: Option<FarmBeat>,
+    },
     /// The peer asks for consent.
     Claimed(Claim),
     /// The peer answers.
@@ -83,6 +99,8 @@ pub enum Input {
 enum Kind {
     /// Two nodes, one of which serves.
     Mirror(Box<Pair>),
+    /// Every node serves; or the only one does.
+    Farm(Box<Farm>),
 }
 
 /// One module on one node.
@@ -100,14 +118,55 @@ impl Module {
         rng: Rng,
         now: Instant,
     ) -> Self {
-        let pair = Pair::new((id, setup), (cluster, node), (incarnation, record), rng, now);
-        Self { kind: Kind::Mirror(Box::new(pair)) }
+        let kind = match setup.config.service.mode {
+            ServiceMode::Mirror => {
+                let pair = Pair::new((id, setup), (cluster, node), (incarnation, record), rng, now);
+                Kind::Mirror(Box::new(pair))
+            }
+            ServiceMode::Farm | ServiceMode::Light => {
+                let settings = farm::Settings::new((id, setup), cluster, node);
+                Kind::Farm(Box::new(Farm::new(settings, (id, record), now)))
+            }
+        };
+        Self { kind }
     }
 
     /// What the peer of a mirror must know.
-    pub fn beat(&self) -> ModuleBeat {
+    pub fn beat(&self) -> Option<ModuleBeat> {
         match &self.kind {
-            Kind::Mirror(pair) => pair.beat(),
+            Kind::Mirror(pair) => Some(pair.beat()),
+            Kind::Farm(_) => None,
+        }
+    }
+
+    /// What the other nodes of a farm must know.
+    pub fn farm_beat(&self) -> Option<FarmBeat> {
+        match &self.kind {
+            Kind::Farm(farm) => Some(farm.beat()),
+            Kind::Mirror(_) => None,
+        }
+    }
+
+    /// Whether heartbeats of a farm are exchanged with another node.
+    pub fn has_member(&self, node: NodeId) -> bool {
+        match &self.kind {
+            Kind::Farm(farm) => farm.is_member(node),
+            Kind::Mirror(_) => false,
+        }
+    }
+
+    /// Notes that every other member of a farm was sent a heartbeat at `sent` or later.
+    pub fn announced(&mut self, sent: Instant, out: &mut Out<Effect>) {
+        if let Kind::Farm(farm) = &mut self.kind {
+            farm.announced(sent, out);
+        }
+    }
+
+    /// How the packet filter of a farm is told to judge.
+    pub fn filter_table(&self) -> Option<&FilterTable> {
+        match &self.kind {
+            Kind::Farm(farm) => farm.table(),
+            Kind::Mirror(_) => None,
         }
     }
 
@@ -115,6 +174,7 @@ impl Module {
     pub fn shown(&self) -> (State, Phase) {
         match &self.kind {
             Kind::Mirror(pair) => pair.shown(),
+            Kind::Farm(farm) => farm.shown(),
         }
     }
 
@@ -122,6 +182,7 @@ impl Module {
     pub fn status(&self, now: Instant) -> ModuleStatus {
         match &self.kind {
             Kind::Mirror(pair) => pair.status(now),
+            Kind::Farm(farm) => farm.status(),
         }
     }
 
@@ -129,6 +190,7 @@ impl Module {
     pub fn witness_seen(&self, now: Instant) -> Option<bool> {
         match &self.kind {
             Kind::Mirror(pair) => pair.witness_seen(now),
+            Kind::Farm(_) => None,
         }
     }
 }
@@ -140,18 +202,21 @@ impl Machine for Module {
     fn handle(&mut self, now: Instant, input: Input, out: &mut Out<Effect>) {
         match &mut self.kind {
             Kind::Mirror(pair) => pair.handle(now, input, out),
+            Kind::Farm(farm) => farm.handle(now, input, out),
         }
     }
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Out<Effect>) {
         match &mut self.kind {
             Kind::Mirror(pair) => pair.handle_timeout(now, out),
+            Kind::Farm(farm) => farm.handle_timeout(now, out),
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         match &self.kind {
             Kind::Mirror(pair) => pair.deadline(),
+            Kind::Farm(farm) => farm.deadline(),
         }
     }
 }

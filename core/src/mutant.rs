@@ -64,6 +64,18 @@ mutants! {
     PromoteWithoutDrain,
     /// The source drops the marks that the target sends at the start of a resynchronisation.
     TargetMarksIgnored,
+    /// A node of a farm takes a bucket before its former owner has let go.
+    FarmTakesBeforeRelease,
+    /// A new owner does not know that others have connections in its buckets.
+    FarmForgetsHolders,
+    /// A node goes on taking clients while its daemon sleeps and the others count it as lost.
+    FarmNeverExpires,
+    /// A node of a farm stops its application before it lets new clients go elsewhere.
+    FarmStopsBeforeClosing,
+    /// Nodes with different configurations share a farm.
+    FarmCountsAnyConfiguration,
+    /// A leader that lost a follower does not count it again.
+    FarmForgetsReturned,
 }
 
 #[cfg(feature = "mutants")]

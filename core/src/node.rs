@@ -1,27 +1,30 @@
 //! Composition root of a node: heartbeats to each peer, and its modules. Routes only.
 
+mod talk;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     config::{
-        cluster::{ClusterConfig, LinkTiming},
-        module::BootPolicy,
+        cluster::ClusterConfig,
+        module::{BootPolicy, ServiceMode},
     },
     effect::{Answer, Command, Effect, Input, ModuleRecord, Route, SavedState},
+    farm::explain::explain,
     ids::{Incarnation, LinkId, ModuleId, NodeId, RequestId},
     machine::{Machine, Out, earliest},
-    membership::link::{Conversation, Heard},
+    membership::link::Heard,
     module::{self, Module, ModuleSetup, record::Ops},
     rng::Rng,
     status::{NodeStatus, Phase, State},
     time::Instant,
-    wire::message::{Heartbeat, Message, ModuleBeat},
+    wire::message::{FarmBeat, FarmHeartbeat, Heartbeat, Message, ModuleBeat},
 };
+
+use self::talk::{Due, Talk};
 
 /// Version of the protocol spoken between nodes.
 pub const PROTOCOL: u16 = 1;
-/// Shortest pause between two heartbeats that news of a module cause.
-const NEWS_PAUSE: Duration = Duration::from_millis(2);
 
 /// A node as configured.
 #[derive(Debug, Clone)]
@@ -34,51 +37,40 @@ pub struct NodeConfig {
     pub modules: BTreeMap<ModuleId, ModuleSetup>,
 }
 
-#[derive(Debug, Clone)]
-struct Peer {
-    conversation: Conversation,
-    next: BTreeMap<LinkId, Instant>,
-    told: Vec<ModuleBeat>,
-    /// What it was told last is not so any more.
-    news: bool,
-    told_at: Instant,
-}
-
 /// One node: everything it decides.
 #[derive(Debug, Clone)]
 pub struct Node {
     config: NodeConfig,
     rng: Rng,
     pulses: BTreeMap<LinkId, Duration>,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: BTreeMap<NodeId, Talk<ModuleBeat>>,
+    farm_pulses: BTreeMap<LinkId, Duration>,
+    farm_peers: BTreeMap<NodeId, Talk<FarmBeat>>,
     modules: BTreeMap<ModuleId, Module>,
     boots: BTreeMap<ModuleId, Instant>,
     incarnation: Incarnation,
     /// What peers should know, as of the last fact.
     beats: Vec<ModuleBeat>,
+    farms: Vec<FarmBeat>,
 }
 
 impl Node {
     /// Makes a node that waits for [`Input::Booted`].
     pub fn new(config: NodeConfig, rng: Rng) -> Self {
-        let mut pulses: BTreeMap<LinkId, Duration> = BTreeMap::new();
-        for setup in config.modules.values() {
-            for heartbeat in &setup.config.heart.heartbeats {
-                let LinkTiming { pulse, .. } = heartbeat.timing;
-                if let Some(link) = config.cluster.lan_named(&heartbeat.name) {
-                    pulses.entry(link).and_modify(|p| *p = pulse.min(*p)).or_insert(pulse);
-                }
-            }
-        }
+        let pulses = pulses_of(&config, false);
+        let farm_pulses = pulses_of(&config, true);
         Self {
             config,
             rng,
             pulses,
             peers: BTreeMap::new(),
+            farm_pulses,
+            farm_peers: BTreeMap::new(),
             modules: BTreeMap::new(),
             boots: BTreeMap::new(),
             incarnation: Incarnation(0),
             beats: Vec::new(),
+            farms: Vec::new(),
         }
     }
 
@@ -106,18 +98,10 @@ impl Node {
         out: &mut Out<Effect>,
     ) {
         self.incarnation = incarnation;
-        let first: BTreeMap<_, _> = self.pulses.keys().map(|link| (*link, now)).collect();
         for index in 0..self.config.cluster.nodes.len() {
             let id = NodeId(u16::try_from(index).expect("the parser bounds the number of nodes"));
             if id != self.config.node {
-                let peer = Peer {
-                    conversation: Conversation::new(incarnation),
-                    next: first.clone(),
-                    told: Vec::new(),
-                    news: false,
-                    told_at: now,
-                };
-                self.peers.insert(id, peer);
+                self.peers.insert(id, Talk::new(incarnation, &self.pulses, now));
             }
         }
         for (&id, setup) in &self.config.modules {
@@ -145,6 +129,11 @@ impl Node {
             module.handle(now, module::Input::Booted { start, running }, out);
             self.modules.insert(id, module);
         }
+        for id in self.peers.keys().copied() {
+            if self.modules.values().any(|module| module.has_member(id)) {
+                self.farm_peers.insert(id, Talk::new(incarnation, &self.farm_pulses, now));
+            }
+        }
     }
 
     fn received(
@@ -157,6 +146,7 @@ impl Node {
     ) {
         let (id, input) = match message {
             Message::Heartbeat(heartbeat) => return self.heard(now, from, link, heartbeat, out),
+            Message::Farms(heartbeat) => return self.heard_farms(now, from, link, heartbeat, out),
             Message::Claim { module, claim } => (module, module::Input::Claimed(claim)),
             Message::ClaimReply { module, nonce, verdict } => {
                 (module, module::Input::ClaimAnswered { nonce, verdict })
@@ -192,10 +182,47 @@ impl Node {
         }
     }
 
+    fn heard_farms(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        link: LinkId,
+        heartbeat: FarmHeartbeat,
+        out: &mut Out<Effect>,
+    ) {
+        let Some(peer) = self.farm_peers.get_mut(&from) else { return };
+        let FarmHeartbeat { incarnation, number, heard, farms } = heartbeat;
+        let heard = peer.conversation.receive(link, incarnation, number, heard);
+        if heard == Heard::Stale {
+            return;
+        }
+        for beat in farms {
+            if let Some(module) = self.modules.get_mut(&beat.module) {
+                let beat = Some(beat);
+                module.handle(now, module::Input::HeardFarm { from, link, heard, beat }, out);
+            }
+        }
+    }
+
     fn asked(&mut self, now: Instant, request: RequestId, command: Command, out: &mut Out<Effect>) {
         match command {
             Command::Status => {
                 let answer = Answer::Status(self.status(now));
+                out.push(Effect::Answer { request, answer });
+            }
+            Command::Explain { module: id, question } => {
+                let table = self.modules.get(&id).and_then(Module::filter_table);
+                let answer = match table {
+                    Some(table) => {
+                        let explanation = explain(table, question);
+                        let words = explanation.words(table);
+                        Answer::Explained { explanation, words }
+                    }
+                    None => Answer::Refused(format!(
+                        "{id} shares no address here now: it is no farm with virtual addresses, \
+                         or it is stopped"
+                    )),
+                };
                 out.push(Effect::Answer { request, answer });
             }
             Command::Module { module: id, order } => match self.modules.get_mut(&id) {
@@ -213,44 +240,62 @@ impl Node {
 
     /// Sends the heartbeats that are due, and at once those that carry news.
     fn beat(&mut self, now: Instant, out: &mut Out<Effect>) {
-        if self.modules.is_empty() {
-            return;
-        }
+        let incarnation = self.incarnation;
         self.beats.clear();
-        self.beats.extend(self.modules.values().map(Module::beat));
-        let beats = &self.beats;
-        for (&id, peer) in &mut self.peers {
-            peer.news = peer.told != *beats;
-            let news = peer.news && now >= peer.told_at + NEWS_PAUSE;
-            let due = |(link, at): (&LinkId, &Instant)| (news || now >= *at).then_some(*link);
-            let links: Vec<LinkId> = peer.next.iter().filter_map(due).collect();
-            if links.is_empty() {
-                continue;
+        self.beats.extend(self.modules.values().filter_map(Module::beat));
+        let peers = self.peers.iter_mut().filter(|_| !self.beats.is_empty());
+        for (&id, peer) in peers {
+            if let Some(due) = peer.due(now, self.beats.iter(), &self.pulses) {
+                let Due { number, heard, links, beats: modules } = due;
+                let heartbeat = Heartbeat { incarnation, number, heard, modules };
+                send(id, links, &Message::Heartbeat(heartbeat), out);
             }
-            let heartbeat = Heartbeat {
-                incarnation: self.incarnation,
-                number: peer.conversation.sending(now),
-                heard: peer.conversation.heard(),
-                modules: beats.clone(),
+        }
+        self.farms.clear();
+        self.farms.extend(self.modules.values().filter_map(Module::farm_beat));
+        let mut sent: Option<Instant> = None;
+        for (&id, peer) in &mut self.farm_peers {
+            let shared = |beat: &&FarmBeat| {
+                self.modules.get(&beat.module).is_some_and(|module| module.has_member(id))
             };
-            for link in links {
-                if let (Some(next), Some(pulse)) =
-                    (peer.next.get_mut(&link), self.pulses.get(&link))
-                {
-                    *next = now + *pulse;
-                }
-                let message = Message::Heartbeat(heartbeat.clone());
-                out.push(Effect::Send { to: id, route: Route::Link(link), message, after: None });
+            if let Some(due) = peer.due(now, self.farms.iter().filter(shared), &self.farm_pulses) {
+                let Due { number, heard, links, beats: farms } = due;
+                let heartbeat = FarmHeartbeat { incarnation, number, heard, farms };
+                send(id, links, &Message::Farms(heartbeat), out);
             }
-            peer.told_at = now;
-            if std::mem::take(&mut peer.news) {
-                peer.told.clone_from(beats);
-            }
+            sent = Some(sent.map_or(peer.told_at(), |sent| sent.min(peer.told_at())));
+        }
+        if let Some(sent) = sent {
+            self.modules.values_mut().for_each(|module| module.announced(sent, out));
         }
     }
 
-    fn news_deadline(&self) -> Option<Instant> {
-        self.peers.values().filter(|p| p.news).map(|p| p.told_at + NEWS_PAUSE).min()
+    /// When the next heartbeat is due.
+    fn beat_deadline(&self) -> Option<Instant> {
+        let peers = self.peers.values().filter(|_| !self.beats.is_empty());
+        let mirrors = peers.filter_map(Talk::deadline).min();
+        earliest(mirrors, self.farm_peers.values().filter_map(Talk::deadline).min())
+    }
+}
+
+/// The shortest pulse of each network among the mirrors, or among the farms.
+fn pulses_of(config: &NodeConfig, farms: bool) -> BTreeMap<LinkId, Duration> {
+    let mut pulses: BTreeMap<LinkId, Duration> = BTreeMap::new();
+    let setups = config.modules.values();
+    let kind = setups.filter(|setup| (setup.config.service.mode != ServiceMode::Mirror) == farms);
+    for (name, timing) in kind.flat_map(|setup| setup.config.networks()) {
+        if let Some(link) = config.cluster.lan_named(name) {
+            let pulse = timing.pulse;
+            pulses.entry(link).and_modify(|p| *p = pulse.min(*p)).or_insert(pulse);
+        }
+    }
+    pulses
+}
+
+fn send(to: NodeId, links: Vec<LinkId>, message: &Message, out: &mut Out<Effect>) {
+    for link in links {
+        let message = message.clone();
+        out.push(Effect::Send { to, route: Route::Link(link), message, after: None });
     }
 }
 
@@ -301,12 +346,7 @@ impl Machine for Node {
 
     fn deadline(&self) -> Option<Instant> {
         let modules = self.modules.values().filter_map(Machine::deadline).min();
-        let beats = if self.modules.is_empty() {
-            None
-        } else {
-            self.peers.values().flat_map(|p| p.next.values().copied()).min()
-        };
         let boots = self.boots.values().copied().min();
-        earliest(earliest(modules, beats), earliest(boots, self.news_deadline()))
+        earliest(modules, earliest(boots, self.beat_deadline()))
     }
 }

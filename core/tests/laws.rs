@@ -4,14 +4,20 @@
 #[expect(dead_code, reason = "only its configuration is used here")]
 mod world;
 
+#[path = "farm/world.rs"]
+#[expect(dead_code, reason = "only its configuration is used here")]
+mod farm_world;
+
 use std::{collections::BTreeMap, time::Duration};
 
+use farm_world::Setup as FarmSetup;
 use havre_core::{
     config::{
         cluster::LinkTiming,
         module::{DefaultPrimary, QuorumPolicy},
     },
     effect::*,
+    farm::{BucketSet, MemberSet, Slot, table::FilterNews},
     ids::*,
     membership::{self, Membership},
     node::Node,
@@ -221,6 +227,67 @@ fn node_input() -> impl Strategy<Value = Input> {
     ]
 }
 
+fn farm_input() -> impl Strategy<Value = Input> {
+    let sets = || (0u64..8).prop_map(MemberSet);
+    let beat = (any::<[bool; 5]>(), proptest::option::of(0u8..3), [sets(), sets(), sets()]);
+    let beat = beat.prop_map(|(b, leader, [hears, sharing, claims])| FarmBeat {
+        module: M,
+        signature: if b[0] && b[1] { 8 } else { 7 },
+        state: if b[2] { State::Up } else { State::Stop },
+        phase: if b[2] { Phase::Ready } else { Phase::NotReady },
+        ready: b[2],
+        draining: b[3],
+        hears: if b[4] { MemberSet(7) } else { hears },
+        leader: leader.map(Slot),
+        sharing,
+        claims: vec![claims],
+        held: if b[0] { vec![[3, 200].into_iter().collect()] } else { vec![] },
+    });
+    let news = prop_oneof![
+        (0u64..20, 0u32..2, any::<bool>()).prop_map(|(table, established, some)| {
+            let foreign = if some { [3].into_iter().collect() } else { BucketSet::EMPTY };
+            FilterNews::Connections { table, established, foreign: vec![foreign] }
+        }),
+        Just(FilterNews::Failed { error: "detached".into() }),
+    ];
+    prop_oneof![
+        6 => (1u16..3, 1u64..200, beat).prop_map(|(from, number, beat)| Input::Received {
+            from: NodeId(from),
+            link: LinkId(0),
+            message: Message::Farms(FarmHeartbeat {
+                incarnation: Incarnation(77),
+                number,
+                heard: None,
+                farms: vec![beat],
+            }),
+        }),
+        3 => order().prop_map(|order| Input::Asked {
+            request: RequestId(1),
+            command: Command::Module { module: M, order },
+        }),
+        8 => (1u64..60, outcome()).prop_map(|(n, outcome)| Input::Completed {
+            op: OpId(1 << 48 | n),
+            outcome,
+        }),
+        1 => news.prop_map(|news| Input::Filter { module: M, news }),
+    ]
+}
+
+fn booted_farm(running: bool) -> (Node, Input) {
+    let node = Node::new(FarmSetup::of(3).node(0), Rng::new(3));
+    let record = ModuleRecord {
+        lineage: Lineage::blank(),
+        was_primary: false,
+        started: true,
+        epoch: Epoch(0),
+    };
+    let mut saved = SavedState { modules: BTreeMap::from([(M, record)]), ..SavedState::default() };
+    if running {
+        saved.running.insert(M, Instant::FAR_FUTURE);
+    }
+    (node, Input::Booted { incarnation: Incarnation(5), saved })
+}
+
 fn booted(policy: QuorumPolicy, lineage: Lineage, running: bool) -> (Node, Input) {
     let setup = config(policy, true, DefaultPrimary::Alone);
     let node = Node::new(World::node_config(&setup, 0), Rng::new(3));
@@ -285,5 +352,16 @@ proptest! {
         let mut all = vec![(Duration::from_millis(1), Some(first))];
         all.extend(steps);
         testkit::run(|| booted(policy.clone(), lineage.clone(), running).0, &all);
+    }
+
+    #[test]
+    fn farm_obeys_the_laws_and_survives_any_input(
+        running in any::<bool>(),
+        steps in proptest::collection::vec((pause(), proptest::option::of(farm_input())), 0..80)
+    ) {
+        let (_, first) = booted_farm(running);
+        let mut all = vec![(Duration::from_millis(1), Some(first))];
+        all.extend(steps);
+        testkit::run(|| booted_farm(running).0, &all);
     }
 }

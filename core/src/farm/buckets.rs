@@ -51,7 +51,7 @@ impl Plan {
     pub fn new(powers: &[u32]) -> Self {
         let powers: Vec<u64> = powers.iter().map(|power| u64::from(*power)).collect();
         let nodes = powers.iter().filter(|power| **power > 0).count();
-        let mut plan = Self { powers, orders: vec![Vec::with_capacity(nodes); BUCKETS] };
+        let mut plan = Self { powers, orders: vec![Vec::new(); BUCKETS] };
         for place in 0..nodes {
             plan.deal_place(place);
         }

@@ -44,6 +44,7 @@ use crate::{
         decide::Wish,
         procedure::Shape,
         record::{Keeper, Ops},
+        script::Scripts,
         sequence::Sequence,
     },
     quorum::{self, policy::Kind},
@@ -71,12 +72,8 @@ pub struct Settings {
     pub signature: u64,
     /// Shape of the procedures.
     pub shape: Shape,
-    /// Whether scripts run at all (`<user>`).
-    pub scripts: bool,
-    /// Limit of stop scripts.
-    pub nice_stop_timeout: Duration,
-    /// Limit of forced stop scripts.
-    pub force_stop_timeout: Duration,
+    /// Its scripts.
+    pub scripts: Scripts,
     /// The virtual addresses.
     pub addresses: Vec<VirtualIp>,
     /// `failover=`.

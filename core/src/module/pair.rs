@@ -337,8 +337,8 @@ impl Machine for Pair {
                 self.tell_mirror(now, mirror::Input::Completed(op, outcome))
             }
             Input::Volume(news) => self.tell_mirror(now, mirror::Input::Volume(news)),
-            // A mirror has no packet filter.
-            Input::Filter(_) => Vec::new(),
+            // What belongs to a farm.
+            Input::Filter(_) | Input::HeardFarm { .. } => Vec::new(),
         };
         self.route(now, steps, out);
         self.guard(now, out);

@@ -34,6 +34,14 @@ pub enum Step {
     Release,
     /// Kill what scripts left running.
     Kill,
+    /// Farm: tell the packet filter what it is to do.
+    Filter,
+    /// Farm: take the packet filter away.
+    FilterClear,
+    /// Farm: new clients may come.
+    Open,
+    /// Farm: new clients go elsewhere, and the filter has let go.
+    Close,
 }
 
 /// Where a sequence leads.
@@ -98,6 +106,11 @@ impl Sequence {
     /// The step that waited for this order, if any did.
     pub fn completed(&mut self, op: OpId) -> Option<Step> {
         self.waiting.take_if(|(waiting, _)| *waiting == op).map(|(_, step)| step)
+    }
+
+    /// Waits no more for the step under way.
+    pub fn abandon(&mut self) -> Option<Step> {
+        self.waiting.take().map(|(_, step)| step)
     }
 
     /// The step under way.

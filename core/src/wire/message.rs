@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    farm::{BucketSet, MemberSet, Slot},
     ids::{Epoch, Incarnation, ModuleId, NodeId},
     replication::generation::{Generation, Lineage},
     status::{Phase, State},
@@ -44,6 +45,50 @@ pub enum Message {
         /// The answer.
         reply: WitnessReply,
     },
+    /// "I am alive, this is the state of my farms." Counted apart from heartbeats of mirrors,
+    /// because farms have pulses of their own.
+    Farms(FarmHeartbeat),
+}
+
+/// Periodic liveness message between two nodes that share farms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmHeartbeat {
+    /// The sender's run.
+    pub incarnation: Incarnation,
+    /// Counts up by one with each message of this kind of this run to this peer.
+    pub number: u64,
+    /// The receiver's run and the highest number the sender has heard of it, on any link.
+    pub heard: Option<(Incarnation, u64)>,
+    /// Every farm of the sender.
+    pub farms: Vec<FarmBeat>,
+}
+
+/// State of one farm on one node, as the other members need to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmBeat {
+    /// The module.
+    pub module: ModuleId,
+    /// Digest of the module's configuration; nodes with different digests do not cooperate.
+    pub signature: u64,
+    /// The role.
+    pub state: State,
+    /// The colour.
+    pub phase: Phase,
+    /// Whether it would take clients.
+    pub ready: bool,
+    /// Whether it takes no new clients because an administrator drains it.
+    pub draining: bool,
+    /// The members whose heartbeats arrive here.
+    pub hears: MemberSet,
+    /// Whom this node follows; itself if it leads.
+    pub leader: Option<Slot>,
+    /// Who shares the load, by its leader.
+    pub sharing: MemberSet,
+    /// Sets of sharing members by whose map new connections are accepted here, or may be before
+    /// the next message: at most the one that stands and those that are being put in place.
+    pub claims: Vec<MemberSet>,
+    /// Group by group: buckets that this node does not own and in which it may have connections.
+    pub held: Vec<BucketSet>,
 }
 
 /// Periodic liveness message between two nodes.

@@ -1,12 +1,10 @@
 //! From a module's configuration to what its mirror machine must know.
 
-use std::time::Duration;
-
 use super::{Preferred, Settings};
 use crate::{
     config::{cluster::ClusterConfig, module::DefaultPrimary},
     ids::{ModuleId, NodeId},
-    module::{ModuleSetup, procedure::Shape},
+    module::{ModuleSetup, procedure::Shape, script::Scripts},
     quorum::policy::Kind,
     status::VirtualIp,
 };
@@ -35,7 +33,6 @@ impl Settings {
                 })
             })
             .collect();
-        let limit = |span: Option<Duration>| span.unwrap_or(Duration::from_secs(300));
         Self {
             module,
             name: setup.name.clone(),
@@ -44,9 +41,7 @@ impl Settings {
             peer_name: cluster.name_of(peer).to_owned(),
             signature: setup.signature,
             shape: Shape { replicated: config.rfs.is_some() },
-            scripts: config.user.is_some(),
-            nice_stop_timeout: limit(config.user.as_ref().map(|u| u.nice_stop_timeout)),
-            force_stop_timeout: limit(config.user.as_ref().map(|u| u.force_stop_timeout)),
+            scripts: Scripts::new(module, config),
             addresses,
             failover: config.service.failover,
             preferred: match config.service.default_primary {

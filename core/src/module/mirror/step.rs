@@ -2,13 +2,14 @@
 
 use super::{ADDRESS_RETRIES_MAX, Action, LATER_MAX, Mirror, Mode, Purpose};
 use crate::{
-    effect::{AddressRequest, Effect, Outcome, ScriptCall, ScriptEnd, ScriptName, VolumeRequest},
+    effect::{AddressRequest, Effect, Outcome, ScriptEnd, ScriptName, VolumeRequest},
     event::EventKind,
     ids::OpId,
     machine::Out,
     module::{
         procedure::{self, After},
         record::Change,
+        script,
         sequence::{Goal, Sequence, Step},
     },
     quorum,
@@ -114,37 +115,18 @@ impl Mirror {
                 out.push(Action::Effect(Effect::KillScripts { op, module }));
                 Some(op)
             }
+            // What only a farm does.
+            Step::Filter | Step::FilterClear | Step::Open | Step::Close => None,
         }
     }
 
     fn script(&mut self, name: ScriptName, force: bool, out: &mut Out<Action>) -> Option<OpId> {
         let sequence = self.sequence.as_ref()?;
-        if !self.settings.scripts {
-            return None;
-        }
-        let limit = match name {
-            ScriptName::StopPrim
-            | ScriptName::StopBoth
-            | ScriptName::StopSec
-            | ScriptName::StopSecond
-            | ScriptName::Poststop => Some(if force {
-                self.settings.force_stop_timeout
-            } else {
-                self.settings.nice_stop_timeout
-            }),
-            _ => None,
-        };
-        let call = ScriptCall {
-            name,
-            force,
-            from: sequence.from,
-            to: sequence.to,
-            action: sequence.action,
-            limit,
-        };
-        let (op, module) = (self.ops.take(), self.settings.module);
-        self.notify(EventKind::ScriptStarted { script: describe(&call) }, out);
-        out.push(Action::Effect(Effect::RunScript { op, module, call }));
+        let ops = &mut self.ops;
+        let (op, started, order) =
+            self.settings.scripts.order(sequence, (name, force), || ops.take())?;
+        self.notify(started, out);
+        out.push(Action::Effect(order));
         Some(op)
     }
 
@@ -303,26 +285,12 @@ impl Mirror {
         end: &ScriptEnd,
         out: &mut Out<Action>,
     ) {
-        let (ok, outcome) = match end {
-            ScriptEnd::Absent => (true, "absent".to_owned()),
-            ScriptEnd::Exited(0) => (true, "done".to_owned()),
-            ScriptEnd::Exited(status) => (false, format!("exit status {status}")),
-            ScriptEnd::Signalled(signal) => (false, format!("killed by signal {signal}")),
-            ScriptEnd::TimedOut => (false, "took too long and was killed".to_owned()),
-            ScriptEnd::NotStarted(error) => (false, error.clone()),
-        };
+        let (ok, outcome) = script::outcome(end);
         let script = name.file_name().to_owned();
         self.notify(EventKind::ScriptEnded { script, outcome, ok }, out);
-        let stops = matches!(
-            name,
-            ScriptName::StopPrim
-                | ScriptName::StopBoth
-                | ScriptName::StopSec
-                | ScriptName::StopSecond
-        );
         // What a stop script did not stop must not outlive it: the peer may be about to start.
         if !ok
-            && stops
+            && script::is_stop(name)
             && let Some(sequence) = self.sequence.as_mut()
         {
             sequence.insert(if force { Step::Kill } else { Step::Force(name) });
@@ -397,9 +365,4 @@ impl Mirror {
             }
         }
     }
-}
-
-fn describe(call: &ScriptCall) -> String {
-    let force = if call.force { " force" } else { "" };
-    format!("{}{force} {} {} {}", call.name.file_name(), call.from, call.to, call.action.word())
 }

@@ -4,12 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    farm::{MemberSet, Slot},
     ids::{Epoch, Incarnation, ModuleId},
     replication::generation::{CopyState, Generation, Lineage, Origin},
     status::{Phase, State},
     wire::message::{
-        Claim, ClaimVerdict, Heartbeat, ModuleBeat, WitnessReply, WitnessRequest, WitnessVerb,
-        WitnessVerdict,
+        Claim, ClaimVerdict, FarmBeat, FarmHeartbeat, Heartbeat, ModuleBeat, WitnessReply,
+        WitnessRequest, WitnessVerb, WitnessVerdict,
     },
 };
 
@@ -49,6 +50,28 @@ fn heartbeat() -> Message {
     })
 }
 
+fn farms() -> Message {
+    let beat = FarmBeat {
+        module: ModuleId(3),
+        signature: 0xfeed,
+        state: State::Up,
+        phase: Phase::Ready,
+        ready: true,
+        draining: false,
+        hears: MemberSet(0b111),
+        leader: Some(Slot(1)),
+        sharing: MemberSet(0b110),
+        claims: vec![MemberSet(0b111), MemberSet(0b110)],
+        held: vec![[0, 255].into_iter().collect()],
+    };
+    Message::Farms(FarmHeartbeat {
+        incarnation: Incarnation(5),
+        number: 300,
+        heard: None,
+        farms: vec![beat],
+    })
+}
+
 fn samples() -> Vec<Message> {
     let module = ModuleId(2);
     let claim = Claim {
@@ -71,6 +94,7 @@ fn samples() -> Vec<Message> {
         Message::ClaimReply { module, nonce: 1, verdict: ClaimVerdict::RefusedLineage },
         Message::Witness { module, request },
         Message::WitnessReply { module, reply: WitnessReply { nonce: 7, verdict } },
+        farms(),
     ]
 }
 
@@ -100,13 +124,14 @@ fn the_bytes_of_version_1_never_change() {
     );
 }
 
-const GOLDEN_1: [&str; 5] = [
+const GOLDEN_1: [&str; 6] = [
     "0005fb2c010106fb2b010101fbedfe03020101010100010301fd080706050403020101010201fd0807060504030201\
      0103010100010100",
     "010201050401fd0807060504030201010100",
     "02020102",
     "0302070502090401fd080706050403020101020001",
     "04020700090000",
+    "0505fb2c01000103fbedfe050201000701010602070601010000fd0000000000000080",
 ];
 
 #[test]

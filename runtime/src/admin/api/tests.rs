@@ -26,6 +26,7 @@ impl Machine for Toy {
         let answer = match command {
             Command::Status => Answer::Status(status_of(&["db"])),
             Command::Module { order: ModuleOrder::Stop, .. } => Answer::Accepted,
+            Command::Explain { .. } => Answer::Refused("no farm".to_owned()),
             Command::Module { order, .. } => Answer::Refused(format!("{order:?}: not now")),
         };
         out.push(Effect::Answer { request, answer });
