@@ -140,12 +140,11 @@ pub fn virtual_addresses(config: &ModuleConfig) -> impl Iterator<Item = IpAddr> 
 /// Where the scripts of a module are and what they are told.
 pub fn script_place(state_dir: &Path, module: &Module) -> Option<ScriptPlace> {
     let user = module.config.user.as_ref()?;
-    let program = std::env::current_exe().unwrap_or_default();
-    let safe_bin = program.parent().unwrap_or_else(|| Path::new("/")).to_owned();
+    let safe = state_dir.join("safe");
     Some(ScriptPlace {
         module: module.name.clone(),
-        safe: safe_bin.parent().unwrap_or_else(|| Path::new("/")).to_owned(),
-        safe_bin,
+        safe_bin: safe.join("bin"),
+        safe,
         safe_var: state_dir.to_owned(),
         user_bin: module.dir.join("bin"),
         user_conf: module.dir.join("conf"),

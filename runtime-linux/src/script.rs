@@ -5,6 +5,7 @@
 //! the background belong to the module: they live on when the script ends and when this daemon
 //! is restarted, and end only by the stop script or by [`Scripts::kill`].
 
+mod commands;
 mod output;
 mod processes;
 
@@ -42,11 +43,11 @@ const PRIVATE_VARIABLES: [&str; 5] =
 pub struct ScriptPlace {
     /// Name of the module (`SAFEMODULE`).
     pub module: String,
-    /// Root of the installation (`SAFE`).
+    /// Where scripts find the commands `safekit` and `havre` (`SAFE`). Made if need be.
     pub safe: PathBuf,
-    /// Havre's own programs (`SAFEBIN`).
+    /// The same commands, where SafeKit keeps its own programs (`SAFEBIN`). Made if need be.
     pub safe_bin: PathBuf,
-    /// The node's state directory (`SAFEVAR`).
+    /// The node's state directory (`SAFEVAR`, and `HAVRE_STATE_DIR` for the commands).
     pub safe_var: PathBuf,
     /// The module's scripts (`SAFEUSERBIN`).
     pub user_bin: PathBuf,
@@ -66,6 +67,7 @@ impl ScriptPlace {
             ("SAFE", &self.safe),
             ("SAFEBIN", &self.safe_bin),
             ("SAFEVAR", &self.safe_var),
+            ("HAVRE_STATE_DIR", &self.safe_var),
             ("SAFEUSERBIN", &self.user_bin),
             ("SAFEUSERCONF", &self.user_conf),
             ("SAFEUSERVAR", &self.user_var),
@@ -105,6 +107,7 @@ impl Scripts {
     /// Prepares the scripts of a module; `sink` takes each line that they print.
     pub fn new(place: ScriptPlace, sink: Sink) -> io::Result<Self> {
         fs::create_dir_all(&place.user_var)?;
+        commands::put(&place)?;
         let tracker = Tracker::new(&place.key());
         let output = place.logging.then(|| Output::start(&place.user_var, sink)).transpose()?;
         Ok(Self { place, tracker, output })

@@ -3,15 +3,19 @@
 //! Every command that concerns a running node is a client of the daemon's interface; `cluster`,
 //! `module` and `config` work on files and need no daemon.
 
+mod about;
 mod cluster;
 mod config;
+pub mod documents;
 mod hosts;
 mod log;
 mod module;
 mod order;
+mod safekit;
 #[cfg(test)]
 pub(crate) mod samples;
 mod state;
+mod text;
 mod witness;
 
 use std::{
@@ -81,7 +85,13 @@ pub trait Commands {
 #[command(name = "havre", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     /// Where this node keeps its state; each daemon on a machine needs one of its own.
-    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR_DEFAULT)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "HAVRE_STATE_DIR",
+        default_value = STATE_DIR_DEFAULT
+    )]
     state_dir: PathBuf,
     /// Do it on these nodes instead of this one: names separated by commas, or "*" for all.
     #[arg(short = 'H', long = "hosts", global = true, value_name = "NODES")]
@@ -151,12 +161,40 @@ enum Command {
         havre waitstate -m mymodule PRIM ALONE --timeout 60\nThe state must be Ready (STOP: \
         NotReady). Exit code 0: reached, 2: not within the time.")]
     Waitstate(order::WaitArgs),
+    /// Wait until a module serves, or is ready to take over.
+    #[command(after_help = "Example: havre waitstart -m mymodule --timeout 60\n\
+        Exit code 0: reached, 2: not within the time.")]
+    Waitstart(order::WaitEndArgs),
+    /// Wait until a module is stopped.
+    #[command(after_help = "Example: havre waitstop -m mymodule --timeout 60\n\
+        Exit code 0: reached, 2: not within the time.")]
+    Waitstop(order::WaitEndArgs),
     /// Show the log of a module, or of the node.
     #[command(
         after_help = "Examples:\n  havre log -m mymodule\n  havre log -m mymodule -A -s 1000\
-        \n  havre log --node"
+        \n  havre log -f -m mymodule\n  havre log --node"
     )]
     Log(log::LogArgs),
+    /// Show the orders that were given to this node, by whom, and what became of them.
+    #[command(after_help = "Example: havre cmdlog -s 20")]
+    Cmdlog(log::ShownArgs),
+    /// Write a text into a module's log, shown with `log -A`.
+    #[command(after_help = "Example: havre printi \"backup begins\"")]
+    Printi(text::PrintArgs),
+    /// Write a text into a module's log.
+    #[command(after_help = "Example: havre printe \"backup begins\"")]
+    Printe(text::PrintArgs),
+    /// Write a warning into a module's log.
+    #[command(after_help = "Example: havre printw \"the backup is late\"")]
+    Printw(text::PrintArgs),
+    /// Show host, system and version.
+    Level,
+    /// Show what scripts find in SAFE, SAFEVAR and SAFEBIN (SafeKit's -p).
+    Paths,
+    /// Print what a shell needs to complete commands.
+    #[command(after_help = "Example: havre completions bash > \
+        /usr/share/bash-completion/completions/havre")]
+    Completions(documents::CompletionsArgs),
     /// Run the third-party arbiter on this machine.
     #[command(after_help = "One witness serves any number of clusters. Example:\n  \
         havre cluster join havre-witness.bundle\n  havre witness --listen 0.0.0.0:4799")]
@@ -249,7 +287,7 @@ struct Words {
 }
 
 /// The module a command is about.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ModuleArg {
     /// The module. May be left out in its scripts, and where there is only one.
     #[arg(short = 'm', long = "module", value_name = "AM", env = "SAFEMODULE")]
@@ -263,7 +301,7 @@ pub fn main<C: Commands>(commands: &C) -> ExitCode {
 
 /// Runs one command line, whose first word is the program's name.
 pub fn run<C: Commands>(commands: &C, words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match Cli::try_parse_from(safekit::translated(words)) {
         Ok(cli) => cli,
         Err(error) => {
             // Printing fails only if nobody listens any more.
@@ -307,11 +345,20 @@ impl Command {
             | Self::Forcestop(_)
             | Self::State(_)
             | Self::Waitstate(_)
-            | Self::Log(_) => true,
+            | Self::Waitstart(_)
+            | Self::Waitstop(_)
+            | Self::Log(_)
+            | Self::Cmdlog(_)
+            | Self::Printi(_)
+            | Self::Printe(_)
+            | Self::Printw(_) => true,
             Self::Daemon(_)
             | Self::Cluster(_)
             | Self::Module(_)
             | Self::Config(_)
+            | Self::Level
+            | Self::Paths
+            | Self::Completions(_)
             | Self::Witness(_)
             | Self::Demo(_)
             | Self::Bench(_)
@@ -348,7 +395,16 @@ fn execute_on<C: Commands>(commands: &C, command: &Command, target: &Target) -> 
         Command::Forcestop(args) => order(args, "forcestop"),
         Command::State(args) => state::run(target, args),
         Command::Waitstate(args) => order::wait(target, args),
+        Command::Waitstart(args) => order::wait_start(target, args),
+        Command::Waitstop(args) => order::wait_stop(target, args),
         Command::Log(args) => log::run(target, args),
+        Command::Cmdlog(args) => log::commands(target, args),
+        Command::Printi(args) => text::run(target, args, 'I'),
+        Command::Printe(args) => text::run(target, args, 'E'),
+        Command::Printw(args) => text::run(target, args, 'W'),
+        Command::Level => about::level(target),
+        Command::Paths => about::paths(dir),
+        Command::Completions(args) => documents::completions(args),
         Command::Witness(args) => {
             trace::start(args.trace);
             witness::run(dir, args, &commands.platform()?)

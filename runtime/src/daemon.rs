@@ -32,7 +32,10 @@ use crate::{
     },
     agent::{self, AgentConfig, Inbox, Letters},
     cluster::{self, Membership},
-    events::{report::Reporter, text::Names},
+    events::{
+        report::{LogHandle, Reporter},
+        text::Names,
+    },
     journal::Journal,
     modules::{Module, Modules},
     os::Os,
@@ -158,7 +161,8 @@ async fn one_run<P: Platform>(
     applied: Option<Reload>,
 ) -> Result<End> {
     let (inbox, letters) = agent::inbox();
-    let mut agent = start_agent(platform, state_dir, membership, (&inbox, letters)).await?;
+    let started = start_agent(platform, state_dir, membership, (&inbox, letters));
+    let (mut agent, log) = started.await?;
     tokio::task::spawn_local(health::keep(board.clone(), inbox.clone()));
     let (reload, reloads) = mpsc::unbounded_channel();
     let api = Api {
@@ -166,6 +170,7 @@ async fn one_run<P: Platform>(
         state_dir: state_dir.to_owned(),
         clock: platform.clock(),
         reload,
+        log,
         neighbours: neighbours(membership, ports)?.map(Arc::new),
     };
     let serving = serve_interface(api, membership.stream_security()?, ports)?;
@@ -202,7 +207,7 @@ async fn start_agent<P: Platform>(
     state_dir: &Path,
     membership: &Membership,
     (inbox, letters): (&Inbox, Letters),
-) -> Result<Running> {
+) -> Result<(Running, LogHandle)> {
     let config = membership.config();
     let modules = Modules::of(state_dir).active(config)?;
     let run = next_run(state_dir, membership.run_floor())?;
@@ -219,6 +224,8 @@ async fn start_agent<P: Platform>(
         node: membership.node(),
         modules: modules.iter().map(|(id, module)| (*id, module.setup())).collect(),
     };
+    let reporter = Reporter::start(state_dir, nodes, names)?;
+    let log = reporter.handle();
     let context = DaemonContext {
         state_dir: state_dir.to_owned(),
         membership: membership.clone(),
@@ -226,7 +233,7 @@ async fn start_agent<P: Platform>(
         security,
         incarnation,
         records: ModuleRecords::open(state_dir)?,
-        reporter: Reporter::start(state_dir, nodes, names)?,
+        reporter,
         journal: Journal::begin(state_dir, seed)?,
         inbox: inbox.clone(),
     };
@@ -234,7 +241,8 @@ async fn start_agent<P: Platform>(
     let sealer = Sealer::new(membership.identity(), run);
     let agent_config = AgentConfig { incarnation, peers, sealer };
     let node = Node::new(node_config, Rng::new(seed));
-    Ok(tokio::task::spawn_local(agent::run(node, net, os, agent_config, letters)))
+    let agent = tokio::task::spawn_local(agent::run(node, net, os, agent_config, letters));
+    Ok((agent, log))
 }
 
 /// Waits until the daemon is told to stop, or may read its modules again.

@@ -1,4 +1,5 @@
-//! The reference of the two configuration files, generated from the table the parser reads by.
+//! Documents that are generated: the reference of the two configuration files, from the table the
+//! parser reads by; the reference of commands and the manual pages, from the command line.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -6,38 +7,65 @@ use anyhow::{Context, Result, bail};
 use havre_core::config::schema::{
     AttributeSpec, CLUSTER, ElementSpec, Occurs, Presence, SAFE, Support,
 };
+use havre_runtime::cli::documents as commands;
 
-const FOLDER: &str = "docs/user/reference";
+const REFERENCE: &str = "docs/user/reference";
+const MANUAL: &str = "docs/man";
 
 /// Writes the documents.
 pub(crate) fn write(root: &Path) -> Result<()> {
-    fs::create_dir_all(root.join(FOLDER)).with_context(|| format!("cannot make {FOLDER}"))?;
-    for (name, text) in documents() {
-        let path = root.join(FOLDER).join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {FOLDER}/{name}"))?;
+    for folder in [REFERENCE, MANUAL] {
+        fs::create_dir_all(root.join(folder)).with_context(|| format!("cannot make {folder}"))?;
+    }
+    for (path, text) in documents()? {
+        fs::write(root.join(&path), text).with_context(|| format!("cannot write {path}"))?;
+    }
+    for path in left_over(root, &documents()?)? {
+        fs::remove_file(root.join(&path)).with_context(|| format!("cannot remove {path}"))?;
     }
     Ok(())
 }
 
 /// Fails if a document is not what would be written.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let is_stale = |name: &str, text: &str| {
-        fs::read_to_string(root.join(FOLDER).join(name)).map_or(true, |found| found != text)
+    let is_stale = |path: &str, text: &str| {
+        fs::read_to_string(root.join(path)).map_or(true, |found| found != text)
     };
-    let documents = documents();
-    let stale = documents.iter().filter(|(name, text)| is_stale(name, text));
-    let stale: Vec<String> = stale.map(|(name, _)| format!("{FOLDER}/{name}")).collect();
+    let documents = documents()?;
+    let stale = documents.iter().filter(|(path, text)| is_stale(path, text));
+    let mut stale: Vec<String> = stale.map(|(path, _)| path.clone()).collect();
+    stale.extend(left_over(root, &documents)?);
     if stale.is_empty() {
         return Ok(());
     }
-    bail!("{} differ from the parser's table: run cargo xtask docs", stale.join(", "))
+    bail!("{} differ from what they are generated from: run cargo xtask docs", stale.join(", "))
 }
 
-fn documents() -> [(&'static str, String); 2] {
-    [
+/// Manual pages of commands that are no more.
+fn left_over(root: &Path, documents: &[(String, String)]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(root.join(MANUAL)) else { return Ok(found) };
+    for entry in entries {
+        let path = format!("{MANUAL}/{}", entry?.file_name().display());
+        if documents.iter().all(|(known, _)| *known != path) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Every document with its path.
+fn documents() -> Result<Vec<(String, String)>> {
+    let pages = [
         ("userconfig.md", document(&SAFE, MODULE_INTRODUCTION)),
         ("cluster.md", document(&CLUSTER, CLUSTER_INTRODUCTION)),
-    ]
+        ("commands.md", commands::reference()),
+    ];
+    let pages = pages.into_iter().map(|(name, text)| (format!("{REFERENCE}/{name}"), text));
+    let manual = commands::manual_pages().context("cannot make the manual pages")?;
+    let manual = manual.into_iter().map(|(name, text)| (format!("{MANUAL}/{name}"), text));
+    Ok(pages.chain(manual).collect())
 }
 
 fn document(top: &'static ElementSpec, introduction: &str) -> String {
@@ -178,9 +206,8 @@ mod tests {
                 walk(child, text);
             }
         }
-        let [(_, module), (_, cluster)] = documents();
-        walk(&SAFE, &module);
-        walk(&CLUSTER, &cluster);
+        walk(&SAFE, &document(&SAFE, MODULE_INTRODUCTION));
+        walk(&CLUSTER, &document(&CLUSTER, CLUSTER_INTRODUCTION));
     }
 
     #[test]
@@ -189,8 +216,14 @@ mod tests {
         assert!(check(folder.path()).is_err());
         write(folder.path()).expect("the documents can be written");
         check(folder.path()).expect("the documents are fresh");
-        let path = folder.path().join(FOLDER).join("cluster.md");
+        let path = folder.path().join(REFERENCE).join("cluster.md");
         fs::write(path, "old").expect("the document can be changed");
         assert!(check(folder.path()).is_err());
+        write(folder.path()).expect("the documents can be written");
+        let path = folder.path().join(MANUAL).join("havre-dance.1");
+        fs::write(&path, "a command that is no more").expect("a page can be added");
+        assert!(check(folder.path()).is_err());
+        write(folder.path()).expect("the documents can be written");
+        assert!(!path.exists());
     }
 }

@@ -18,7 +18,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   ci             everything a machine can check without running tests; changes nothing
   fix            format, apply clippy's own corrections, regenerate documents
   tidy           sizes, dependency arrows, bans, paths of this machine
-  docs [--check] generate docs/user/reference from the parser's table, or compare
+  docs [--check] generate docs/user/reference and docs/man, or compare
   bpf [--write]  build the packet filter for the kernel and compare it with ebpf/prebuilt, or
                  replace that; installs what this needs under target/bpf-tools";
 

@@ -84,6 +84,22 @@ fn a_script_gets_its_arguments_and_variables_and_its_output_is_kept() {
 }
 
 #[test]
+fn a_script_finds_the_commands_where_safekit_has_them() {
+    let module = Module::new(
+        "#!/bin/sh\nreadlink $SAFE/safekit $SAFEBIN/havre\ntest \"$HAVRE_STATE_DIR\" = $SAFEVAR\n",
+    );
+    assert_eq!(module.run(None), ScriptEnd::Exited(0));
+    let program = std::env::current_exe().expect("this test").display().to_string();
+    assert_eq!(module.lines(), [program.clone(), program]);
+    // A newer program takes the place of an older one.
+    let link = module.scripts.place.safe.join("safekit");
+    fs::remove_file(&link).expect("removed");
+    std::os::unix::fs::symlink("/old/havre", &link).expect("linked");
+    commands::put(&module.scripts.place).expect("put");
+    assert_eq!(fs::read_link(&link).ok(), std::env::current_exe().ok());
+}
+
+#[test]
 fn a_missing_script_is_absent_and_a_useless_one_says_what_to_do() {
     let module = Module::new("#!/no/such/interpreter\n");
     let end = module.scripts.run(&call(ScriptName::StopPrim, None));

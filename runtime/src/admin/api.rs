@@ -6,6 +6,8 @@
 //! | `POST /api/v1/modules/NAME/ORDER?full=&force=` | 202, or 409 with a [`Problem`] |
 //! | `GET /api/v1/modules/NAME/log?count=&all=` | [`LogReply`] |
 //! | `GET /api/v1/log?count=&all=` | [`LogReply`] of the node itself |
+//! | `POST /api/v1/modules/NAME/log?level=I\|E\|W` with a text | 202: the text is in the log |
+//! | `GET /api/v1/commands?count=` | [`LogReply`]: the orders given to this node |
 //! | `POST /api/v1/reload` | 202 once the active modules were read again |
 //! | `GET /api/v1/nodes` | [`NodeNames`] |
 //! | any of `/api/v1/nodes/NODE/...` | what node NODE answers to `/api/v1/...` |
@@ -20,7 +22,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{Path as Segments, Query, Request, State},
     http::{StatusCode, header::CONTENT_TYPE},
@@ -29,6 +31,7 @@ use axum::{
 };
 use havre_core::{
     effect::{Answer, Command, ModuleOrder},
+    event::Level,
     ids::ModuleId,
     status::NodeStatus,
     time::Instant,
@@ -43,7 +46,10 @@ use super::{
 };
 use crate::{
     agent::Inbox,
-    events::log::{self, NODE_LOG},
+    events::{
+        log::{self, COMMAND_LOG, Entry, NODE_LOG},
+        report::LogHandle,
+    },
 };
 
 /// Name of the socket in the state directory.
@@ -55,6 +61,11 @@ pub const LOG_COUNT_MAX: usize = 100_000;
 
 /// Largest request that is passed on, in bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Lines of one printed text that are kept.
+const PRINT_LINES_MAX: usize = 100;
+/// Characters of one printed line that are kept.
+const PRINT_LINE_CHARS_MAX: usize = 2_000;
 
 /// A request to read the active modules again; the answer says why it was refused.
 pub type Reload = oneshot::Sender<Result<(), String>>;
@@ -70,9 +81,15 @@ pub struct Api {
     pub clock: fn() -> Instant,
     /// Takes requests to read the modules again.
     pub reload: mpsc::UnboundedSender<Reload>,
+    /// Takes entries of logs.
+    pub log: LogHandle,
     /// The other nodes; `None`: the daemon was told not to talk to them about commands.
     pub neighbours: Option<Arc<Neighbours>>,
 }
+
+/// Who gives an order, in words.
+#[derive(Debug, Clone)]
+pub struct Caller(pub String);
 
 /// A request that was not carried out.
 struct Refused(StatusCode, String);
@@ -89,16 +106,18 @@ pub fn routes(api: Api) -> Router {
         .route("/api/v1/nodes", get(nodes))
         .route("/api/v1/nodes/{node}/{*rest}", any(passed_on))
         .with_state(Arc::new(api.clone()));
-    node_routes(api).merge(nodes)
+    node_routes(api).merge(nodes).layer(Extension(Caller("root".to_owned())))
 }
 
-/// The interface's routes for the other nodes: what concerns this one.
+/// The interface's routes for the other nodes: what concerns this one. Who serves them adds the
+/// [`Caller`] to each request.
 pub fn node_routes(api: Api) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
-        .route("/api/v1/modules/{name}/log", get(module_log))
+        .route("/api/v1/modules/{name}/log", get(module_log).post(print))
         .route("/api/v1/modules/{name}/{order}", post(order))
         .route("/api/v1/log", get(node_log))
+        .route("/api/v1/commands", get(command_log))
         .route("/api/v1/reload", post(reload))
         .with_state(Arc::new(api))
 }
@@ -169,13 +188,35 @@ async fn order(
     State(api): State<Arc<Api>>,
     Segments((name, order)): Segments<(String, String)>,
     Query(query): Query<OrderQuery>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<StatusCode, Refused> {
-    let module = module_named(&api, &name).await?;
-    let Some(order) = order_named(&order, query.full, query.force) else {
+    let done = give_order(&api, &name, &order, &query).await;
+    let flags = [(query.full, " --fullsync"), (query.force, " --force")];
+    let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+    note_command(&api, &caller, &format!("{order} -m {name}{flags}"), done.as_ref().err());
+    done
+}
+
+/// Notes an order and what became of it.
+fn note_command(api: &Api, caller: &Caller, command: &str, refused: Option<&Refused>) {
+    let outcome = refused.map_or("accepted", |refused| refused.1.as_str());
+    let text = format!("{command} | {} | {outcome}", caller.0);
+    // A command is not refused because its note is lost.
+    api.log.write(COMMAND_LOG, Entry::of_text(Level::Event, "command", &text));
+}
+
+async fn give_order(
+    api: &Api,
+    name: &str,
+    order: &str,
+    query: &OrderQuery,
+) -> Result<StatusCode, Refused> {
+    let module = module_named(api, name).await?;
+    let Some(order) = order_named(order, query.full, query.force) else {
         let text = format!("\"{order}\" is not an order");
         return Err(Refused(StatusCode::NOT_FOUND, text));
     };
-    match ask(&api, Command::Module { module, order }).await? {
+    match ask(api, Command::Module { module, order }).await? {
         Answer::Refused(reason) => Err(Refused(StatusCode::CONFLICT, reason)),
         Answer::Accepted | Answer::Status(_) | Answer::Explained { .. } => Ok(StatusCode::ACCEPTED),
     }
@@ -219,6 +260,45 @@ async fn node_log(
     Query(query): Query<LogQuery>,
 ) -> Result<Json<LogReply>, Refused> {
     read_log(&api, NODE_LOG, &query)
+}
+
+async fn command_log(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<LogQuery>,
+) -> Result<Json<LogReply>, Refused> {
+    read_log(&api, COMMAND_LOG, &query)
+}
+
+#[derive(Debug, Deserialize)]
+struct PrintQuery {
+    level: char,
+}
+
+/// Writes a text of a script or an operator into a module's log, line by line.
+async fn print(
+    State(api): State<Arc<Api>>,
+    Segments(name): Segments<String>,
+    Query(query): Query<PrintQuery>,
+    text: String,
+) -> Result<StatusCode, Refused> {
+    module_named(&api, &name).await?;
+    let level = match query.level {
+        'I' => Level::Info,
+        'E' => Level::Event,
+        'W' => Level::Warning,
+        _ => {
+            let text = "the level of a text is I, E or W".to_owned();
+            return Err(Refused(StatusCode::BAD_REQUEST, text));
+        }
+    };
+    for line in text.lines().take(PRINT_LINES_MAX) {
+        let line: String = line.chars().take(PRINT_LINE_CHARS_MAX).collect();
+        if !api.log.write(&name, Entry::of_text(level, "user", &line)) {
+            let text = "the log cannot take the text now: its disk is too slow".to_owned();
+            return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, text));
+        }
+    }
+    Ok(StatusCode::ACCEPTED)
 }
 
 fn read_log(api: &Api, name: &str, query: &LogQuery) -> Result<Json<LogReply>, Refused> {

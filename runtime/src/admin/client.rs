@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -110,6 +110,23 @@ impl Client {
         read(&self.request(Method::GET, &format!("/api/v1/{log}?count={count}&all={all}")).await?)
     }
 
+    /// The orders that were given to the node.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn commands(&self, count: usize) -> Result<LogReply, ClientError> {
+        read(&self.request(Method::GET, &format!("/api/v1/commands?count={count}")).await?)
+    }
+
+    /// Writes a text into a module's log; `level` is `I`, `E` or `W`.
+    ///
+    /// # Errors
+    /// The daemon refuses, or there is no answer.
+    pub async fn print(&self, module: &str, level: char, text: &str) -> Result<(), ClientError> {
+        let path = format!("/api/v1/modules/{module}/log?level={level}");
+        self.send(Method::POST, &path, Bytes::from(text.to_owned())).await.map(drop)
+    }
+
     /// Makes the daemon read the active modules again.
     ///
     /// # Errors
@@ -119,13 +136,22 @@ impl Client {
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
-        match timeout(REQUEST_TIMEOUT, self.exchange(method, path)).await {
+        self.send(method, path, Bytes::new()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        match timeout(REQUEST_TIMEOUT, self.exchange(method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(ClientError::Silent),
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ClientError> {
         let unusable = |error: &dyn std::fmt::Display| ClientError::Unusable(error.to_string());
         let path = match (&self.node, path.strip_prefix(PREFIX)) {
             (Some(node), Some(rest)) => format!("{PREFIX}nodes/{node}/{rest}"),
@@ -135,7 +161,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header("host", "havre")
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(body))
             .map_err(|e| unusable(&e))?;
         let stream = connect(&self.socket).await.map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => ClientError::Forbidden(self.socket.clone()),

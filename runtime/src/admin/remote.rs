@@ -6,7 +6,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use havre_core::{
     config::cluster::{ClusterConfig, Lan},
     ids::NodeId,
@@ -31,7 +31,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{client::ANSWER_BYTES_MAX, health};
+use super::{api::Caller, client::ANSWER_BYTES_MAX, health};
 use crate::transport::tls::{StreamSecurity, TlsError};
 
 /// TCP port unless the daemon is told otherwise. Source: SafeKit's HTTPS port.
@@ -246,11 +246,12 @@ pub async fn serve(port: u16, security: StreamSecurity, router: Router) {
 
 /// One connection carries one request.
 async fn converse(stream: TcpStream, from: SocketAddr, security: &StreamSecurity, router: Router) {
-    let stream = match timeout(HANDSHAKE_TIMEOUT, security.accept(stream)).await {
-        Ok(Ok((_, stream))) => stream,
+    let (node, stream) = match timeout(HANDSHAKE_TIMEOUT, security.accept(stream)).await {
+        Ok(Ok((node, stream))) => (node, stream),
         Ok(Err(error)) => return warn!(%from, %error, "a command's connection was refused"),
         Err(_) => return,
     };
+    let router = router.layer(Extension(Caller(format!("root@{}", security.name_in_words(node)))));
     let mut builder = server::Builder::new();
     builder.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

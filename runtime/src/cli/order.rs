@@ -55,6 +55,15 @@ pub(super) struct WaitArgs {
     timeout: Option<u64>,
 }
 
+#[derive(Debug, Clone, Args)]
+pub(super) struct WaitEndArgs {
+    #[command(flatten)]
+    module: ModuleArg,
+    /// Give up after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
 fn state_named(word: &str) -> Result<State, String> {
     Ok(match word.to_ascii_uppercase().as_str() {
         "STOP" => State::Stop,
@@ -84,15 +93,34 @@ pub(super) fn run(
 
 /// Waits until the module has one of the states.
 pub(super) fn wait(target: &Target, args: &WaitArgs) -> Result<ExitCode> {
-    let end = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    wait_for(target, (&args.module, args.timeout), &args.states)
+}
+
+/// Waits until the module serves or is ready to take over.
+pub(super) fn wait_start(target: &Target, args: &WaitEndArgs) -> Result<ExitCode> {
+    let started = [State::Alone, State::Prim, State::Second, State::Up];
+    wait_for(target, (&args.module, args.timeout), &started)
+}
+
+/// Waits until the module is stopped.
+pub(super) fn wait_stop(target: &Target, args: &WaitEndArgs) -> Result<ExitCode> {
+    wait_for(target, (&args.module, args.timeout), &[State::Stop])
+}
+
+fn wait_for(
+    target: &Target,
+    (module, timeout): (&ModuleArg, Option<u64>),
+    states: &[State],
+) -> Result<ExitCode> {
+    let end = timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     with_client(target, async |client| {
-        let name = meant(&client, &args.module).await?;
+        let name = meant(&client, module).await?;
         loop {
             let snapshot = client.status().await?;
             let Some(module) = snapshot.node.modules.iter().find(|m| m.name == name) else {
                 bail!("module \"{name}\" is not configured here");
             };
-            if has_reached(module, &args.states) {
+            if has_reached(module, states) {
                 return Ok(ExitCode::SUCCESS);
             }
             if end.is_some_and(|end| Instant::now() >= end) {

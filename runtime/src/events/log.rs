@@ -25,6 +25,8 @@ pub const LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The log of events that concern no module.
 pub const NODE_LOG: &str = "node";
+/// The log of commands that were given to this node. No module can have such a name.
+pub const COMMAND_LOG: &str = "commands.log";
 
 /// One entry of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,11 +58,16 @@ impl Entry {
 
     /// The entry of a line that a script printed.
     pub fn of_script(line: &str) -> Self {
+        Self::of_text(Level::Script, "script", line)
+    }
+
+    /// The entry of a text that `source` says.
+    pub fn of_text(level: Level, source: &str, text: &str) -> Self {
         Self {
             time: time::stamp(SystemTime::now()),
-            level: text::letter(Level::Script),
-            source: "script".to_owned(),
-            text: line.to_owned(),
+            level: text::letter(level),
+            source: source.to_owned(),
+            text: text.to_owned(),
             event: None,
         }
     }

@@ -8,6 +8,7 @@ use std::{
     io,
     path::Path,
     sync::{
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -33,7 +34,7 @@ const WAITING_MAX: usize = 4096;
 pub struct Reporter {
     names: Names,
     modules: BTreeMap<ModuleId, String>,
-    sender: Option<SyncSender<(String, Entry)>>,
+    sender: Option<Arc<SyncSender<(String, Entry)>>>,
     dropped: AtomicU64,
     writer: Option<JoinHandle<()>>,
 }
@@ -53,7 +54,7 @@ impl Reporter {
         let writer = std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write_all(log, &receiver))?;
-        let (sender, writer) = (Some(sender), Some(writer));
+        let (sender, writer) = (Some(Arc::new(sender)), Some(writer));
         Ok(Self { names, modules, sender, dropped: AtomicU64::new(0), writer })
     }
 
@@ -74,6 +75,11 @@ impl Reporter {
         self.pass(self.log_of(Some(module)), Entry::of_script(line));
     }
 
+    /// Lets others write into the same logs.
+    pub fn handle(&self) -> LogHandle {
+        LogHandle { sender: self.sender.as_ref().map_or_else(Weak::new, Arc::downgrade) }
+    }
+
     fn log_of(&self, module: Option<ModuleId>) -> &str {
         module.and_then(|module| self.modules.get(&module)).map_or(NODE_LOG, String::as_str)
     }
@@ -88,6 +94,21 @@ impl Reporter {
                 warn!(dropped, "entries of logs were dropped: the disk is too slow");
             }
         }
+    }
+}
+
+/// Writes entries beside those of a [`Reporter`], for as long as that exists.
+#[derive(Debug, Clone, Default)]
+pub struct LogHandle {
+    sender: Weak<SyncSender<(String, Entry)>>,
+}
+
+impl LogHandle {
+    /// Passes an entry on to a log; returns at once. False: the log is closed, or the disk is too
+    /// slow, and the entry is lost.
+    pub fn write(&self, log: &str, entry: Entry) -> bool {
+        let Some(sender) = self.sender.upgrade() else { return false };
+        sender.try_send((log.to_owned(), entry)).is_ok()
     }
 }
 
@@ -132,12 +153,15 @@ mod tests {
         reporter.script_line(ModuleId(1), "hello");
         let kind = EventKind::Failure("datagrams refused".to_owned());
         reporter.report(&Event { module: None, kind });
+        let handle = reporter.handle();
+        assert!(handle.write("db", Entry::of_script("by hand")));
         drop(reporter);
+        assert!(!handle.write("db", Entry::of_script("too late")));
         let texts = |name| -> Vec<String> {
             let entries = log::read(dir.path(), name, 9, true).expect("reads");
             entries.into_iter().map(|entry| entry.text).collect()
         };
-        assert_eq!(texts("db"), ["Action start called by root", "hello"]);
+        assert_eq!(texts("db"), ["Action start called by root", "hello", "by hand"]);
         assert_eq!(texts(NODE_LOG), ["datagrams refused"]);
     }
 }

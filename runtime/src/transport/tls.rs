@@ -130,6 +130,11 @@ impl StreamSecurity {
         server_name(self.nodes.get(usize::from(node.0))?)
     }
 
+    /// The name of a node, for people.
+    pub fn name_in_words(&self, node: NodeId) -> &str {
+        self.nodes.get(usize::from(node.0)).map_or("?", String::as_str)
+    }
+
     /// The end of this node's own certificate, in words.
     pub fn own_end(&self) -> String {
         end_of(&self.certificate)

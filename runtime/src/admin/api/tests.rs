@@ -1,6 +1,6 @@
 //! Tests of interface and client, with a toy node behind them.
 
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 
 use havre_core::{
     effect::{Effect, Input},
@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     admin::client::{Client, ClientError},
     agent,
+    events::{report::Reporter, text::Names},
 };
 
 /// Has no module, and answers with its state.
@@ -52,7 +53,10 @@ fn with_api(test: impl AsyncFnOnce(Client, &Path)) {
         let (reload, mut reloads) = mpsc::unbounded_channel::<Reload>();
         let state_dir = dir.path().to_owned();
         let clock = || Instant::from_millis(5);
-        let api = Api { inbox, state_dir, clock, reload, neighbours: None };
+        let reporter = Reporter::start(&state_dir, Names::default(), BTreeMap::new());
+        let reporter = reporter.expect("logs");
+        let log = reporter.handle();
+        let api = Api { inbox, state_dir, clock, reload, log, neighbours: None };
         let listener = listen(dir.path()).expect("listens");
         let serving = tokio::spawn(async move { axum::serve(listener, routes(api)).await });
         let os = Rc::new(crate::agent::testing::IdleOs);
@@ -128,4 +132,47 @@ fn the_socket_is_for_its_owner_only() {
         let mode = std::fs::metadata(path).expect("exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     });
+}
+
+#[test]
+fn orders_are_noted_with_who_gave_them_and_what_became_of_them() {
+    with_api(async |client, _| {
+        client.order("db", "stop", false, false).await.expect("accepted");
+        client.order("db", "prim", true, false).await.expect_err("refused");
+        let texts = eventually(async || {
+            let noted = client.commands(9).await.expect("answers").entries;
+            let texts: Vec<String> = noted.into_iter().map(|entry| entry.text).collect();
+            (texts.len() == 2).then_some(texts)
+        });
+        let texts = texts.await;
+        assert_eq!(texts[0], "stop -m db | root | accepted");
+        assert!(texts[1].starts_with("prim -m db --fullsync | root | Prim"), "{texts:?}");
+    });
+}
+
+#[test]
+fn a_printed_text_reaches_the_modules_log_line_by_line() {
+    with_api(async |client, _| {
+        client.print("db", 'E', "one\ntwo").await.expect("accepted");
+        let entries = eventually(async || {
+            let entries = client.log(Some("db"), 9, true).await.expect("answers").entries;
+            (entries.len() == 2).then_some(entries)
+        });
+        let entries = entries.await;
+        assert_eq!((entries[0].text.as_str(), entries[0].level), ("one", 'E'));
+        assert_eq!(entries[1].source, "user");
+        client.print("db", 'X', "one").await.expect_err("no such level");
+        client.print("other", 'E', "one").await.expect_err("no such module");
+    });
+}
+
+/// Logs are written by a thread of their own.
+async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..500 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s");
 }
