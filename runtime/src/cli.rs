@@ -14,6 +14,7 @@ mod order;
 mod safekit;
 #[cfg(test)]
 pub(crate) mod samples;
+mod snapshot;
 mod state;
 mod text;
 mod witness;
@@ -187,6 +188,10 @@ enum Command {
     /// Write a warning into a module's log.
     #[command(after_help = "Example: havre printw \"the backup is late\"")]
     Printw(text::PrintArgs),
+    /// Put what is known about this node into one archive, for support.
+    #[command(after_help = "Keys and passwords stay out.\nExamples:\n  \
+        havre snapshot /tmp/node1.zip\n  havre snapshot -m mymodule --anonymize /tmp/node1.zip")]
+    Snapshot(snapshot::SnapshotArgs),
     /// Show host, system and version.
     Level,
     /// Show what scripts find in SAFE, SAFEVAR and SAFEBIN (SafeKit's -p).
@@ -357,6 +362,7 @@ impl Command {
             | Self::Module(_)
             | Self::Config(_)
             | Self::Level
+            | Self::Snapshot(_)
             | Self::Paths
             | Self::Completions(_)
             | Self::Witness(_)
@@ -402,6 +408,7 @@ fn execute_on<C: Commands>(commands: &C, command: &Command, target: &Target) -> 
         Command::Printi(args) => text::run(target, args, 'I'),
         Command::Printe(args) => text::run(target, args, 'E'),
         Command::Printw(args) => text::run(target, args, 'W'),
+        Command::Snapshot(args) => snapshot::run(target, args),
         Command::Level => about::level(target),
         Command::Paths => about::paths(dir),
         Command::Completions(args) => documents::completions(args),

@@ -18,6 +18,7 @@ pub mod os;
 pub mod package;
 pub mod redacted;
 pub mod seal;
+pub mod snapshot;
 pub mod store;
 pub mod transport;
 pub mod witness;

@@ -6,8 +6,14 @@ use anyhow::Result;
 
 use super::{Target, print, with_client};
 
-/// `havre level`: host, system, version, and whether the daemon runs.
+/// `havre level`.
 pub(super) fn level(target: &Target) -> Result<ExitCode> {
+    print(&text(target))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Host, system, version, and whether the daemon runs.
+pub(super) fn text(target: &Target) -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
         .or_else(|| std::env::var("COMPUTERNAME").ok())
@@ -17,13 +23,12 @@ pub(super) fn level(target: &Target) -> Result<ExitCode> {
         Ok(snapshot) => format!("runs as node {}", snapshot.node.name),
         Err(error) => error.to_string(),
     };
-    print(&format!(
+    format!(
         "Host: {}\nOS: {}\nHavre: {}\nLicense: Apache-2.0, none needed\nDaemon: {daemon}\n",
         host.trim(),
         system(),
         env!("CARGO_PKG_VERSION"),
-    ))?;
-    Ok(ExitCode::SUCCESS)
+    )
 }
 
 /// The name that the system gives itself.
