@@ -7,12 +7,17 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::{
+        probe::{Finding, Probe},
+        record::{ChecksRecord, LoopStatus, Switch},
+        resource::{ResourceName, ResourceState},
+    },
     event::Event,
     farm::{
         explain::{Explanation, Question},
         table::{FilterNews, FilterRequest},
     },
-    ids::{Epoch, Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
+    ids::{CheckerId, Epoch, Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
     replication::generation::{Generation, Lineage},
     status::{NodeStatus, Progress, State, VirtualIp},
     time::Instant,
@@ -66,6 +71,15 @@ pub enum Input {
         /// What happened.
         news: FilterNews,
     },
+    /// A watch of a checker reports.
+    Checked {
+        /// The module.
+        module: ModuleId,
+        /// Its checker.
+        checker: CheckerId,
+        /// What was found.
+        finding: Finding,
+    },
 }
 
 /// What survives a restart, read before anything is decided.
@@ -73,6 +87,8 @@ pub enum Input {
 pub struct SavedState {
     /// One record per module that ever ran here.
     pub modules: BTreeMap<ModuleId, ModuleRecord>,
+    /// What the checks of each module remember.
+    pub checks: BTreeMap<ModuleId, ChecksRecord>,
     /// Modules whose application, address and mount an earlier run of the daemon left in place,
     /// and until when the guard lets each go on. Found out at start, not durable.
     pub running: BTreeMap<ModuleId, Instant>,
@@ -125,6 +141,13 @@ pub enum Record {
         /// Its new record.
         record: ModuleRecord,
     },
+    /// What the checks of one module remember.
+    Checks {
+        /// The module.
+        module: ModuleId,
+        /// Its new record.
+        record: ChecksRecord,
+    },
 }
 
 /// What a person or a program may ask of a node.
@@ -146,6 +169,67 @@ pub enum Command {
         /// The packet.
         question: Question,
     },
+    /// An order that a detector outside gives (`-i`): counted by the loop guard.
+    ModuleBy {
+        /// The module.
+        module: ModuleId,
+        /// The order: restart, stopstart, stop or swap.
+        order: ModuleOrder,
+        /// Who found something.
+        detector: String,
+    },
+    /// Set a resource of a module (`set -r`).
+    SetResource {
+        /// The module.
+        module: ModuleId,
+        /// Which.
+        resource: ResourceName,
+        /// To what.
+        state: ResourceState,
+        /// Who says so.
+        by: String,
+        /// Whether the change is kept in the history.
+        history: bool,
+    },
+    /// Turn a maintenance switch of a module.
+    Switch {
+        /// The module.
+        module: ModuleId,
+        /// Which.
+        switch: Switch,
+        /// Its new position.
+        on: bool,
+    },
+    /// Watch a class of a module, or not (`errd enable`, `errd disable`).
+    Class {
+        /// The module.
+        module: ModuleId,
+        /// The class.
+        class: String,
+        /// Watch it.
+        on: bool,
+    },
+    /// Ask or change the loop guard of a module.
+    Loop {
+        /// The module.
+        module: ModuleId,
+        /// What.
+        verb: LoopVerb,
+    },
+}
+
+/// What can be done with a loop guard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoopVerb {
+    /// Count one detection (`incloop`).
+    Increment {
+        /// Who found something.
+        by: String,
+    },
+    /// Forget every detection (`resetloop`).
+    Reset,
+    /// Only look (`checkloop`).
+    Check,
 }
 
 /// Orders to a module (reference: safekit.md section 3.3).
@@ -200,6 +284,8 @@ pub enum Answer {
     Accepted,
     /// The order was refused; the text says why and what to do.
     Refused(String),
+    /// The loop guard, after what was asked.
+    Loop(LoopStatus),
 }
 
 /// An order to the outside.
@@ -275,6 +361,40 @@ pub enum Effect {
         targets: Vec<IpAddr>,
         /// How long to wait.
         limit: Duration,
+    },
+    /// Ask something for a checker.
+    Probe {
+        /// Reported by `Completed { op, Outcome::Probed(..) }`.
+        op: OpId,
+        /// The module.
+        module: ModuleId,
+        /// The checker.
+        checker: CheckerId,
+        /// What is asked.
+        what: Probe,
+        /// How long it may take; `None`: as long as it likes.
+        limit: Option<Duration>,
+    },
+    /// Report of it whenever it changes, until [`Effect::Unwatch`].
+    Watch {
+        /// The module.
+        module: ModuleId,
+        /// The checker.
+        checker: CheckerId,
+        /// What is watched.
+        what: Probe,
+    },
+    /// End the watch of a checker, and what is being asked for it; its program is killed.
+    Unwatch {
+        /// The module.
+        module: ModuleId,
+        /// The checker.
+        checker: CheckerId,
+    },
+    /// Reboot this machine (`automatic_reboot`).
+    Reboot {
+        /// The module because of which.
+        module: ModuleId,
     },
     /// Tell the independent guard until when the module may serve here. If that moment comes and
     /// nothing more was said, the guard removes address and application, whatever the daemon does.
@@ -455,6 +575,8 @@ pub struct ScriptCall {
     pub action: ScriptAction,
     /// Killed with its process group after this long; `None`: no limit.
     pub limit: Option<Duration>,
+    /// Only these services are meant: passed as `-Services "a, b"` behind the other arguments.
+    pub services: Option<String>,
 }
 
 /// How a script ended.
@@ -494,4 +616,6 @@ pub enum Outcome {
     Script(ScriptEnd),
     /// Whether any host answered.
     Reached(bool),
+    /// What a checker was told.
+    Probed(Finding),
 }

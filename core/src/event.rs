@@ -3,10 +3,26 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::resource::ResourceState,
     ids::{Epoch, ModuleId, NodeId},
     replication::generation::Generation,
     status::{Phase, State, WaitReason},
 };
+
+/// What a detection found, and how often something was found before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// The part of Havre, or the program, that found it.
+    pub detector: String,
+    /// The rule that fired, if one did.
+    pub rule: Option<String>,
+    /// The resources that decided, with what was seen.
+    pub resources: Vec<String>,
+    /// Detections counted so far, this one included.
+    pub count: u32,
+    /// How many are allowed.
+    pub max: u32,
+}
 
 /// Who ordered an action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +45,14 @@ pub enum Actor {
     SplitBrain,
     /// The module itself, as a consequence of an earlier action.
     Automatic,
+    /// A checker, a rule, or a detector outside.
+    Detected(Box<Cause>),
+    /// The loop guard, after too many detections; this is the last one.
+    MaxLoop(Box<Cause>),
+    /// A rule that fires no more, or lets the module go on.
+    Rule(String),
+    /// The loop guard, after a pause (`maxloop_retry`).
+    Retry,
 }
 
 /// What is done to a module, in the words of the log.
@@ -49,6 +73,7 @@ pub enum Action {
     Swap,
     Drain,
     Undrain,
+    Reboot,
 }
 
 /// How much an event matters.
@@ -194,6 +219,19 @@ pub enum EventKind {
     },
     /// A node that is being drained has no connection any more.
     Drained,
+    /// A resource changed.
+    ResourceChanged {
+        /// Its name.
+        resource: String,
+        /// Its state now.
+        state: ResourceState,
+        /// Who says so.
+        by: String,
+        /// What was seen, in words; empty if nothing more is known.
+        detail: String,
+    },
+    /// A detector found something, in the words that operators know.
+    Detected(String),
     /// Something went wrong; the text says what to do.
     Failure(String),
     /// Free text of a script or of the runtime.
@@ -209,6 +247,7 @@ impl EventKind {
             | Self::RemoteChanged { .. }
             | Self::ActionCalled { .. }
             | Self::AddressChanged { .. }
+            | Self::ResourceChanged { .. }
             | Self::ResyncStarted { .. }
             | Self::ResyncEnded { .. }
             | Self::FarmChanged { .. }
@@ -218,6 +257,7 @@ impl EventKind {
             Self::ScriptStarted { .. } | Self::ScriptEnded { ok: true, .. } => Level::Script,
             Self::Waiting(_)
             | Self::ReplicationLost { .. }
+            | Self::Detected(_)
             | Self::LinkChanged { up: false, .. }
             | Self::ScriptEnded { ok: false, .. } => Level::Warning,
             Self::RightLost

@@ -60,6 +60,10 @@ id!(
     Epoch(u64), "e"
 );
 id!(
+    /// A checker of a module: its position among the module's checkers.
+    CheckerId(u16), "k"
+);
+id!(
     /// One run of a node's daemon: drawn at random when the daemon starts.
     Incarnation(u64), "i"
 );

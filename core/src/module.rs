@@ -11,8 +11,10 @@ pub mod procedure;
 pub mod record;
 pub mod script;
 pub mod sequence;
+pub mod watch;
 
 use crate::{
+    checks::record::ChecksRecord,
     config::{
         cluster::ClusterConfig,
         module::{ModuleConfig, ServiceMode},
@@ -20,7 +22,7 @@ use crate::{
     effect::{Effect, ModuleOrder, ModuleRecord, Outcome, VolumeNews},
     farm::table::{FilterNews, FilterTable},
     ids::{Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
-    machine::{Machine, Out},
+    machine::{Machine, Out, earliest},
     membership::link::Heard,
     rng::Rng,
     status::{ModuleStatus, Phase, State},
@@ -28,7 +30,11 @@ use crate::{
     wire::message::{Claim, ClaimVerdict, FarmBeat, ModuleBeat, WitnessReply},
 };
 
-use self::{farm::Farm, pair::Pair};
+use self::{
+    farm::Farm,
+    pair::Pair,
+    watch::{Facts, Told, Watch, Watchable},
+};
 
 /// A module as configured on this node.
 #[derive(Debug, Clone)]
@@ -92,6 +98,8 @@ pub enum Input {
     Volume(VolumeNews),
     /// News of the packet filter.
     Filter(FilterNews),
+    /// Something for the checks.
+    Watch(watch::Input),
 }
 
 /// What a module is.
@@ -107,6 +115,7 @@ enum Kind {
 #[derive(Debug, Clone)]
 pub struct Module {
     kind: Kind,
+    watch: Watch,
 }
 
 impl Module {
@@ -114,11 +123,11 @@ impl Module {
     pub fn new(
         (id, setup): (ModuleId, &ModuleSetup),
         (cluster, node): (&ClusterConfig, NodeId),
-        (incarnation, record): (Incarnation, ModuleRecord),
+        (incarnation, record, checks): (Incarnation, ModuleRecord, ChecksRecord),
         rng: Rng,
         now: Instant,
     ) -> Self {
-        let kind = match setup.config.service.mode {
+        let mut kind = match setup.config.service.mode {
             ServiceMode::Mirror => {
                 let pair = Pair::new((id, setup), (cluster, node), (incarnation, record), rng, now);
                 Kind::Mirror(Box::new(pair))
@@ -128,15 +137,26 @@ impl Module {
                 Kind::Farm(Box::new(Farm::new(settings, (id, record), now)))
             }
         };
-        Self { kind }
+        let networks = setup.config.networks();
+        let links: Vec<String> = networks.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let watch = Watch::new((id, &setup.name, &setup.config), &links, checks, now);
+        watch.introduce(now, &mut kind);
+        Self { kind, watch }
     }
 
     /// What the peer of a mirror must know.
     pub fn beat(&self) -> Option<ModuleBeat> {
         match &self.kind {
-            Kind::Mirror(pair) => Some(pair.beat()),
+            Kind::Mirror(pair) => {
+                Some(ModuleBeat { resources: self.watch.exported(), ..pair.beat() })
+            }
             Kind::Farm(_) => None,
         }
+    }
+
+    /// Modules of this node at which a checker looks.
+    pub fn neighbours(&self) -> impl Iterator<Item = &str> {
+        self.watch.neighbours()
     }
 
     /// What the other nodes of a farm must know.
@@ -180,10 +200,18 @@ impl Module {
 
     /// The picture of this module.
     pub fn status(&self, now: Instant) -> ModuleStatus {
-        match &self.kind {
+        let mut status = match &self.kind {
             Kind::Mirror(pair) => pair.status(now),
             Kind::Farm(farm) => farm.status(),
-        }
+        };
+        self.watch.complete(now, &mut status);
+        status
+    }
+
+    /// Whether its application serves here, and how often it was started.
+    pub fn readiness(&self) -> (bool, u64) {
+        let Facts { classes, .. } = self.kind.facts();
+        (classes.prim || classes.both && !classes.second, self.watch.starts())
     }
 
     /// Whether the witness answered lately; `None` if none is used.
@@ -195,28 +223,67 @@ impl Module {
     }
 }
 
+impl Watchable for Kind {
+    fn facts(&self) -> Facts {
+        match self {
+            Self::Mirror(pair) => pair.facts(),
+            Self::Farm(farm) => farm.facts(),
+        }
+    }
+
+    fn told(&mut self, now: Instant, told: Told, out: &mut Out<Effect>) {
+        match self {
+            Self::Mirror(pair) => pair.told(now, told, out),
+            Self::Farm(farm) => farm.told(now, told, out),
+        }
+    }
+}
+
 impl Machine for Module {
     type Input = Input;
     type Action = Effect;
 
     fn handle(&mut self, now: Instant, input: Input, out: &mut Out<Effect>) {
-        match &mut self.kind {
-            Kind::Mirror(pair) => pair.handle(now, input, out),
-            Kind::Farm(farm) => farm.handle(now, input, out),
+        let Self { kind, watch } = self;
+        match &input {
+            Input::Watch(_) => {}
+            Input::Completed(op, _) if Watch::owns(*op) => {}
+            Input::Ordered(..) => watch.administered(now, kind, out),
+            Input::Heard { heard: Heard::Fresh { latest: true, .. }, beat: Some(beat), .. } => {
+                watch.peer_says(now, beat.resources.clone(), kind, out);
+            }
+            _ => {}
         }
+        match input {
+            Input::Watch(input) => return watch.handle(now, input, kind, out),
+            Input::Completed(op, outcome) if Watch::owns(op) => {
+                return watch.completed(now, (op, outcome), kind, out);
+            }
+            input => match kind {
+                Kind::Mirror(pair) => pair.handle(now, input, out),
+                Kind::Farm(farm) => farm.handle(now, input, out),
+            },
+        }
+        watch.settle(now, kind, out);
     }
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Out<Effect>) {
-        match &mut self.kind {
-            Kind::Mirror(pair) => pair.handle_timeout(now, out),
-            Kind::Farm(farm) => farm.handle_timeout(now, out),
+        let Self { kind, watch } = self;
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
+        match kind {
+            Kind::Mirror(pair) if due(pair.deadline()) => pair.handle_timeout(now, out),
+            Kind::Farm(farm) if due(farm.deadline()) => farm.handle_timeout(now, out),
+            Kind::Mirror(_) | Kind::Farm(_) => {}
         }
+        watch.settle(now, kind, out);
+        watch.handle_timeout(now, kind, out);
     }
 
     fn deadline(&self) -> Option<Instant> {
-        match &self.kind {
+        let kind = match &self.kind {
             Kind::Mirror(pair) => pair.deadline(),
             Kind::Farm(farm) => farm.deadline(),
-        }
+        };
+        earliest(kind, self.watch.deadline())
     }
 }

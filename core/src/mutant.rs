@@ -76,6 +76,14 @@ mutants! {
     FarmCountsAnyConfiguration,
     /// A leader that lost a follower does not count it again.
     FarmForgetsReturned,
+    /// The loop guard never stops an application that fails again and again.
+    LoopForever,
+    /// A count of detections is believed before it is durable.
+    CountNotAwaited,
+    /// A module leaves WAIT although a checker of a wait rule has not reported yet.
+    WakesTooEarly,
+    /// A shared checker makes a healthy application wait although no node reaches the target.
+    SharedIgnored,
 }
 
 #[cfg(feature = "mutants")]

@@ -5,6 +5,7 @@ mod talk;
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    checks::Order,
     config::{
         cluster::ClusterConfig,
         module::{BootPolicy, ServiceMode},
@@ -14,7 +15,7 @@ use crate::{
     ids::{Incarnation, LinkId, ModuleId, NodeId, RequestId},
     machine::{Machine, Out, earliest},
     membership::link::Heard,
-    module::{self, Module, ModuleSetup, record::Ops},
+    module::{self, Module, ModuleSetup, record::Ops, watch},
     rng::Rng,
     status::{NodeStatus, Phase, State},
     time::Instant,
@@ -106,17 +107,19 @@ impl Node {
         }
         for (&id, setup) in &self.config.modules {
             let record = saved.modules.get(&id).cloned().unwrap_or_else(ModuleRecord::blank);
+            let checks = saved.checks.get(&id).cloned().unwrap_or_default();
             let service = &setup.config.service;
             let starts = match service.boot {
                 BootPolicy::On => true,
                 BootPolicy::Auto => record.started,
-                BootPolicy::Off | BootPolicy::Ignore => false,
+                BootPolicy::Off => false,
+                BootPolicy::Ignore => checks.switches.boot.unwrap_or(false),
             };
             let rng = self.rng.split(u64::from(id.0));
             let mut module = Module::new(
                 (id, setup),
                 (&self.config.cluster, self.config.node),
-                (incarnation, record),
+                (incarnation, record, checks),
                 rng,
                 now,
             );
@@ -230,11 +233,67 @@ impl Node {
                     self.boots.remove(&id);
                     module.handle(now, module::Input::Ordered(request, order), out);
                 }
-                None => {
-                    let text = format!("no module has number {}: see `havre module list`", id.0);
-                    out.push(Effect::Answer { request, answer: Answer::Refused(text) });
-                }
+                None => out.push(Effect::Answer { request, answer: unknown_module(id) }),
             },
+            Command::ModuleBy { module, order, detector } => {
+                self.watch(
+                    now,
+                    (request, module),
+                    watch::Input::Detected(request, order, detector),
+                    out,
+                );
+            }
+            Command::SetResource { module, resource, state, by, history } => {
+                let order = Order::Set { resource, state, by, history };
+                self.watch(now, (request, module), watch::Input::Asked(request, order), out);
+            }
+            Command::Switch { module, switch, on } => {
+                let order = Order::Switch(switch, on);
+                self.watch(now, (request, module), watch::Input::Asked(request, order), out);
+            }
+            Command::Class { module, class, on } => {
+                let order = Order::Class(class, on);
+                self.watch(now, (request, module), watch::Input::Asked(request, order), out);
+            }
+            Command::Loop { module, verb } => {
+                let order = Order::Loop(verb);
+                self.watch(now, (request, module), watch::Input::Asked(request, order), out);
+            }
+        }
+    }
+
+    /// Something for the checks of a module.
+    fn watch(
+        &mut self,
+        now: Instant,
+        (request, id): (RequestId, ModuleId),
+        input: watch::Input,
+        out: &mut Out<Effect>,
+    ) {
+        match self.modules.get_mut(&id) {
+            Some(module) => module.handle(now, module::Input::Watch(input), out),
+            None => out.push(Effect::Answer { request, answer: unknown_module(id) }),
+        }
+    }
+
+    /// Tells modules how the ones on this node are at which their checkers look.
+    fn tell_neighbours(&mut self, now: Instant, out: &mut Out<Effect>) {
+        let mut told = Vec::new();
+        for (id, module) in &self.modules {
+            for name in module.neighbours() {
+                let of_name = |(_, setup): &(&ModuleId, &ModuleSetup)| setup.name == name;
+                let other = self.config.modules.iter().find(of_name);
+                let Some((other, _)) = other else { continue };
+                if let Some((ready, starts)) = self.modules.get(other).map(Module::readiness) {
+                    told.push((*id, name.to_owned(), ready, starts));
+                }
+            }
+        }
+        for (id, name, ready, starts) in told {
+            if let Some(module) = self.modules.get_mut(&id) {
+                let input = watch::Input::Neighbour(name, ready, starts);
+                module.handle(now, module::Input::Watch(input), out);
+            }
         }
     }
 
@@ -299,6 +358,10 @@ fn send(to: NodeId, links: Vec<LinkId>, message: &Message, out: &mut Out<Effect>
     }
 }
 
+fn unknown_module(id: ModuleId) -> Answer {
+    Answer::Refused(format!("no module has number {}: see `havre module list`", id.0))
+}
+
 impl Machine for Node {
     type Input = Input;
     type Action = Effect;
@@ -318,12 +381,19 @@ impl Machine for Node {
                     module.handle(now, module::Input::Volume(news), out);
                 }
             }
+            Input::Checked { module: id, checker, finding } => {
+                if let Some(module) = self.modules.get_mut(&id) {
+                    let input = watch::Input::Checked(checker, finding);
+                    module.handle(now, module::Input::Watch(input), out);
+                }
+            }
             Input::Filter { module: id, news } => {
                 if let Some(module) = self.modules.get_mut(&id) {
                     module.handle(now, module::Input::Filter(news), out);
                 }
             }
         }
+        self.tell_neighbours(now, out);
         self.beat(now, out);
     }
 
@@ -341,6 +411,7 @@ impl Machine for Node {
                 module.handle_timeout(now, out);
             }
         }
+        self.tell_neighbours(now, out);
         self.beat(now, out);
     }
 

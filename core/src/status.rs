@@ -6,6 +6,7 @@ use std::{fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::record::ChecksStatus,
     ids::{Epoch, LinkId, ModuleId, NodeId},
     replication::generation::{Generation, Lineage},
     time::Instant,
@@ -120,6 +121,13 @@ pub enum WaitReason {
     Address(String),
     /// Letting leases that this node may have promised before its restart run out.
     BootHold,
+    /// A failover rule holds the module until it fires no more.
+    Rule {
+        /// Its label.
+        rule: String,
+        /// The resources that decided, with their states.
+        resources: Vec<String>,
+    },
 }
 
 impl fmt::Display for WaitReason {
@@ -160,6 +168,12 @@ impl fmt::Display for WaitReason {
             Self::Volume(error) => write!(f, "replicated directory: {error}"),
             Self::Address(error) => write!(f, "virtual address: {error}"),
             Self::BootHold => f.write_str("letting an older lease run out"),
+            Self::Rule { rule, resources } if resources.is_empty() => {
+                write!(f, "failover rule {rule} makes it wait")
+            }
+            Self::Rule { rule, resources } => {
+                write!(f, "failover rule {rule} makes it wait: {}", resources.join(", "))
+            }
         }
     }
 }
@@ -214,6 +228,10 @@ pub struct ModuleStatus {
     pub farm: Option<FarmStatus>,
     /// Digest of the configuration.
     pub signature: u64,
+    /// How often its application was started in this run of the daemon.
+    pub starts: u64,
+    /// Checkers, rules, loop guard, switches.
+    pub checks: ChecksStatus,
 }
 
 /// How a farm shares its load, as this node sees it.

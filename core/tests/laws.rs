@@ -147,6 +147,7 @@ fn beat() -> impl Strategy<Value = ModuleBeat> {
             swap_wanted: b[7],
             failover: true,
             full_resync: other,
+            resources: Vec::new(),
         }
     })
 }

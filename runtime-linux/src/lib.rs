@@ -17,6 +17,7 @@ pub mod packet;
 pub mod ping;
 pub mod platform;
 pub mod priority;
+pub mod probe;
 pub mod script;
 pub mod service;
 pub mod tcp_reset;

@@ -15,18 +15,20 @@ use std::{
 };
 
 use havre_core::{
+    checks::probe::{Finding, Probe},
     config::module::ModuleConfig,
     effect::{
         AddressRequest, Input, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
     },
     event::{Event, EventKind},
     farm::table::FilterRequest,
-    ids::ModuleId,
+    ids::{CheckerId, ModuleId},
     status::VirtualIp,
     time::Instant,
 };
 use havre_runtime::{
-    events::report::Reporter, journal::Journal, modules::Module, os::Os, store::ModuleRecords,
+    agent::Inbox, events::report::Reporter, journal::Journal, modules::Module, os::Os,
+    store::ModuleRecords,
 };
 use tokio::task::spawn_blocking;
 
@@ -34,6 +36,7 @@ use crate::{
     clock,
     guard::{Deadlines, Guard},
     ping,
+    probe::{self, Probes},
     script::{ScriptPlace, Scripts, Sink},
     vip::{AddOrder, VipSettings, VirtualAddresses},
 };
@@ -67,6 +70,8 @@ pub struct LinuxParts<V> {
     pub modules: Vec<(Module, Option<V>)>,
     /// The independent guard.
     pub guard: Guard,
+    /// Takes what watches find.
+    pub inbox: Inbox,
 }
 
 /// One module's leaves.
@@ -86,6 +91,7 @@ pub struct LinuxOs<V> {
     reporter: Arc<Reporter>,
     journal: RefCell<Journal>,
     guard: RefCell<Guard>,
+    probes: Probes,
 }
 
 impl<V: DataPath> LinuxOs<V> {
@@ -96,13 +102,16 @@ impl<V: DataPath> LinuxOs<V> {
     pub fn start(parts: LinuxParts<V>) -> io::Result<Self> {
         let reporter = Arc::new(parts.reporter);
         let mut modules = BTreeMap::new();
+        let mut places = BTreeMap::new();
         for (module, volume) in parts.modules {
+            places.extend(script_place(&parts.state_dir, &module).map(|place| (module.id, place)));
             let scripts = scripts_of(&parts.state_dir, &module, &reporter)?;
             let addresses = Arc::new(VirtualAddresses::start(VipSettings::of(&module.config))?);
             modules.insert(module.id, Leaves { scripts, addresses, volume });
         }
         let (journal, guard) = (RefCell::new(parts.journal), RefCell::new(parts.guard));
-        Ok(Self { records: parts.records, modules, reporter, journal, guard })
+        let probes = Probes::new(parts.inbox, places);
+        Ok(Self { records: parts.records, modules, reporter, journal, guard, probes })
     }
 
     /// Modules whose application, address and mounts an earlier run left in place, and until when
@@ -286,6 +295,30 @@ impl<V: DataPath> Os for LinuxOs<V> {
 
     async fn ping(&self, targets: Vec<IpAddr>, limit: Duration) -> bool {
         on_a_thread(move || ping::any_answers(&targets, limit)).await
+    }
+
+    async fn probe(
+        &self,
+        module: ModuleId,
+        checker: CheckerId,
+        what: Probe,
+        limit: Option<Duration>,
+    ) -> Finding {
+        self.probes.ask((module, checker), what, limit).await
+    }
+
+    fn watch(&self, module: ModuleId, checker: CheckerId, what: Probe) {
+        self.probes.watch((module, checker), what);
+    }
+
+    fn unwatch(&self, module: ModuleId, checker: CheckerId) {
+        self.probes.unwatch((module, checker));
+    }
+
+    fn reboot(&self, module: ModuleId) {
+        if let Err(error) = probe::reboot() {
+            self.complain(format!("{module} cannot reboot this machine: {error}"));
+        }
     }
 
     async fn volume(&self, module: ModuleId, request: VolumeRequest) -> Outcome {

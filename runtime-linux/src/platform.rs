@@ -146,6 +146,7 @@ impl Platform for Linux {
             journal: context.journal,
             modules,
             guard,
+            inbox: context.inbox,
         };
         Ok(Rc::new(LinuxOs::start(parts).context("the modules cannot be prepared")?))
     }

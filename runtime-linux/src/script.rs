@@ -62,7 +62,8 @@ pub struct ScriptPlace {
 }
 
 impl ScriptPlace {
-    fn environment(&self) -> Vec<(String, OsString)> {
+    /// What programs of the module find in their environment.
+    pub(crate) fn environment(&self) -> Vec<(String, OsString)> {
         let paths = [
             ("SAFE", &self.safe),
             ("SAFEBIN", &self.safe_bin),
@@ -149,6 +150,7 @@ impl Scripts {
             .arg(call.from.to_string())
             .arg(call.to.to_string())
             .arg(call.action.word())
+            .args(services_argument(call))
             .current_dir(&self.place.user_bin)
             .envs(self.place.environment())
             .env(processes::MARKER, self.place.key())
@@ -208,6 +210,11 @@ fn ended(status: ExitStatus) -> ScriptEnd {
         (None, Some(signal)) => ScriptEnd::Signalled(signal),
         (None, None) => unreachable!("a process that was waited for exited or was signalled"),
     }
+}
+
+/// `-Services "a, b"`, if only some services are meant.
+fn services_argument(call: &ScriptCall) -> Vec<&str> {
+    call.services.as_deref().map(|services| vec!["-Services", services]).unwrap_or_default()
 }
 
 /// Waits for the end of a process; `None` if it did not come within `limit`.

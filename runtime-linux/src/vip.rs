@@ -11,7 +11,7 @@
 //!
 //! [`add`]: VirtualAddresses::add
 
-mod detect;
+pub(crate) mod detect;
 mod keeper;
 
 use std::{

@@ -252,6 +252,10 @@ where
                 self.step(now, Input::Filter { module, news });
                 true
             }
+            Some(Letter::Checked { module, checker, finding }) => {
+                self.step(now, Input::Checked { module, checker, finding });
+                true
+            }
             Some(Letter::Stop) | None => false,
         }
     }
@@ -282,6 +286,9 @@ where
                     self.letters.tell();
                 }
                 Effect::Guard { module, until } => self.os.guard(module, until),
+                Effect::Watch { module, checker, what } => self.os.watch(module, checker, what),
+                Effect::Unwatch { module, checker } => self.os.unwatch(module, checker),
+                Effect::Reboot { module } => self.os.reboot(module),
                 other => {
                     for void in self.lanes.withdrawn_by(&other) {
                         self.end(&void, "it was removed before that".into());
@@ -337,10 +344,15 @@ fn op_of(effect: &Effect) -> Option<OpId> {
         | Effect::KillScripts { op, .. }
         | Effect::Address { op, .. }
         | Effect::Filter { op, .. }
+        | Effect::Probe { op, .. }
         | Effect::Ping { op, .. } => Some(*op),
-        Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) | Effect::Guard { .. } => {
-            None
-        }
+        Effect::Send { .. }
+        | Effect::Answer { .. }
+        | Effect::Notify(_)
+        | Effect::Watch { .. }
+        | Effect::Unwatch { .. }
+        | Effect::Reboot { .. }
+        | Effect::Guard { .. } => None,
     }
 }
 
@@ -355,9 +367,16 @@ async fn carry_out<O: Os>(os: &O, effect: Effect) -> Outcome {
         Effect::Address { module, request, .. } => os.address(module, request).await,
         Effect::Filter { module, request, .. } => os.filter(module, request).await,
         Effect::Ping { targets, limit, .. } => Outcome::Reached(os.ping(targets, limit).await),
-        Effect::Send { .. } | Effect::Answer { .. } | Effect::Notify(_) | Effect::Guard { .. } => {
-            Outcome::Done
+        Effect::Probe { module, checker, what, limit, .. } => {
+            Outcome::Probed(os.probe(module, checker, what, limit).await)
         }
+        Effect::Send { .. }
+        | Effect::Answer { .. }
+        | Effect::Notify(_)
+        | Effect::Watch { .. }
+        | Effect::Unwatch { .. }
+        | Effect::Reboot { .. }
+        | Effect::Guard { .. } => Outcome::Done,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod modules;
 pub mod net;
 pub mod os;
 pub mod package;
+pub mod probe;
 pub mod redacted;
 pub mod seal;
 pub mod snapshot;

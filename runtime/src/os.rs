@@ -7,12 +7,13 @@
 use std::{net::IpAddr, time::Duration};
 
 use havre_core::{
+    checks::probe::{Finding, Probe},
     effect::{
         AddressRequest, Input, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
     },
     event::Event,
     farm::table::FilterRequest,
-    ids::ModuleId,
+    ids::{CheckerId, ModuleId},
     time::Instant,
 };
 
@@ -59,6 +60,27 @@ pub trait Os: 'static {
 
     /// Whether any of these hosts answers within `limit`.
     async fn ping(&self, targets: Vec<IpAddr>, limit: Duration) -> bool;
+
+    /// Asks something for a checker, for at most `limit`. Several may be pending at once; those of
+    /// a checker may be given up when [`unwatch`](Self::unwatch) is called for it.
+    async fn probe(
+        &self,
+        module: ModuleId,
+        checker: CheckerId,
+        what: Probe,
+        limit: Option<Duration>,
+    ) -> Finding;
+
+    /// Begins to watch something for a checker: what is found, at first and whenever it changes,
+    /// is put into the agent's inbox ([`Inbox::checked`](crate::agent::Inbox::checked)). Must
+    /// return at once; what cannot be watched is only asked for from time to time.
+    fn watch(&self, module: ModuleId, checker: CheckerId, what: Probe);
+
+    /// Ends the watch of a checker, and kills its program. Must return at once.
+    fn unwatch(&self, module: ModuleId, checker: CheckerId);
+
+    /// Reboots this machine because of a module. Must return at once.
+    fn reboot(&self, module: ModuleId);
 
     /// Carries out an order to a module's data path. One request of a module at a time, in
     /// order, with one exception: [`VolumeRequest::Fence`] is asked at once, even while another

@@ -4,7 +4,10 @@
 //! cluster's life take a few hundredths of a second. Everything is a function of (plan, seed).
 //! What it leaves out (framing, sessions, tasks) is the other engine's job.
 
-use havre_core::{effect::ModuleRecord, ids::ModuleId, rng::mix, status::ModuleStatus};
+use havre_core::{
+    checks::checker::CheckerSettings, effect::ModuleRecord, ids::ModuleId, rng::mix,
+    status::ModuleStatus,
+};
 
 use crate::{
     disk::Block,
@@ -19,6 +22,8 @@ use crate::{
 };
 
 mod boot;
+mod checks;
+pub(crate) use checks::checkers;
 mod client;
 mod clock;
 mod conditions;
@@ -64,6 +69,8 @@ struct Direct<'p> {
     control: Control,
     timeline: Vec<(SimTime, Fact)>,
     ended: bool,
+    /// The checkers of the module.
+    checkers: Vec<CheckerSettings>,
     /// Present if the daemons run in the other engine.
     hosting: Option<hosted::Hosting>,
 }
@@ -99,6 +106,7 @@ impl<'p> Direct<'p> {
             control: Control::new(plan),
             timeline: Vec::new(),
             ended: false,
+            checkers: checks::checkers(setup),
             hosting: None,
         }
     }
@@ -219,6 +227,9 @@ impl<'p> Direct<'p> {
             Work::VolumeCompleted { op, outcome } => self.volume_completed(host, op, outcome),
             Work::VolumeNews(news) => self.volume_news(host, news),
             Work::Closed { stream } => self.closed(host, stream),
+            Work::Probed { op } => self.probed(host, op),
+            Work::Watched { checker } => self.watched(host, checker),
+            Work::OrderBy(order) => self.order_by(host, order),
             Work::Order(order) => self.order(host, order),
             Work::Hosted(inbound) => self.inbound(host, inbound),
         }

@@ -34,13 +34,17 @@ pub enum Property {
     WaitsEnd,
     /// An `expect` step came true in time.
     Expected,
+    /// Detections repair no more often than `maxloop` allows.
+    LoopsBounded,
+    /// A module waits while a wait rule says so, and a shared target makes no healthy one wait.
+    RulesKept,
     /// The code under test did not panic.
     NoPanic,
 }
 
 impl Property {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::OnePrimary,
         Self::OneAddress,
         Self::AckedSurvive,
@@ -53,6 +57,8 @@ impl Property {
         Self::EpochsUnique,
         Self::WaitsEnd,
         Self::Expected,
+        Self::LoopsBounded,
+        Self::RulesKept,
         Self::NoPanic,
     ];
 
@@ -71,6 +77,8 @@ impl Property {
             Self::EpochsUnique => "epochs-unique",
             Self::WaitsEnd => "waits-end",
             Self::Expected => "expected",
+            Self::LoopsBounded => "loops-bounded",
+            Self::RulesKept => "rules-kept",
             Self::NoPanic => "no-panic",
         }
     }
@@ -107,12 +115,27 @@ pub enum Sometimes {
     Solo,
     /// A node waited for want of quorum or of up-to-date data.
     Wait,
+    /// A detection led to an action.
+    Repair,
+    /// Too many detections stopped a module.
+    MaxLoop,
+    /// A module that a rule made wait went on.
+    Wakeup,
 }
 
 impl Sometimes {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Failover, Self::Resync, Self::Fencing, Self::TornWrite, Self::Solo, Self::Wait];
+    pub const ALL: [Self; 9] = [
+        Self::Failover,
+        Self::Resync,
+        Self::Fencing,
+        Self::TornWrite,
+        Self::Solo,
+        Self::Wait,
+        Self::Repair,
+        Self::MaxLoop,
+        Self::Wakeup,
+    ];
 
     /// Its name in scenarios and reports.
     pub const fn name(self) -> &'static str {
@@ -123,6 +146,9 @@ impl Sometimes {
             Self::TornWrite => "torn-write",
             Self::Solo => "solo",
             Self::Wait => "wait",
+            Self::Repair => "repair",
+            Self::MaxLoop => "maxloop",
+            Self::Wakeup => "wakeup",
         }
     }
 }
@@ -183,11 +209,12 @@ pub enum WaitWord {
     Fenced,
     Volume,
     Address,
+    Rule,
     Any,
 }
 
 impl WaitWord {
-    const NAMES: [(&'static str, Self); 13] = [
+    const NAMES: [(&'static str, Self); 14] = [
         ("not-up-to-date", Self::NotUpToDate),
         ("never-started", Self::NeverStarted),
         ("peer-not-ready", Self::PeerNotReady),
@@ -200,6 +227,7 @@ impl WaitWord {
         ("fenced", Self::Fenced),
         ("volume", Self::Volume),
         ("address", Self::Address),
+        ("rule", Self::Rule),
         ("any", Self::Any),
     ];
 

@@ -62,6 +62,10 @@ pub enum Fact {
     VolumeTold(HostId, VolumeNews),
     /// A node's record is durable.
     Recorded(HostId, ModuleRecord),
+    /// What the checks of a node remember is durable.
+    ChecksRecorded(HostId),
+    /// Something at which checkers look works on this host from now on, or does not.
+    Subject(HostId, String, bool),
     /// The witness's record is durable.
     WitnessRecorded(WitnessRecord),
     /// The application wrote a block; not acknowledged yet.
@@ -115,6 +119,8 @@ impl Fact {
             | Self::VolumeOrdered(h, _)
             | Self::VolumeTold(h, _)
             | Self::Recorded(h, _)
+            | Self::ChecksRecorded(h)
+            | Self::Subject(h, ..)
             | Self::Submitted(h, ..)
             | Self::Acked(h, _)
             | Self::Read(h, ..) => Some(*h),
@@ -152,7 +158,8 @@ impl Fact {
             Self::Ordered(..) | Self::Refused(..) => "order",
             Self::News(..) => "news",
             Self::VolumeOrdered(..) | Self::VolumeTold(..) => "volume",
-            Self::Recorded(..) | Self::WitnessRecorded(_) => "record",
+            Self::Subject(..) => "subject",
+            Self::Recorded(..) | Self::ChecksRecorded(_) | Self::WitnessRecorded(_) => "record",
             Self::Submitted(..) => "write",
             Self::Acked(..) => "ack",
             Self::Read(..) => "read",
@@ -197,6 +204,10 @@ impl fmt::Display for Fact {
                 record.was_primary,
                 record.started
             ),
+            Self::ChecksRecorded(_) => f.write_str("durable: what the checks remember"),
+            Self::Subject(_, what, works) => {
+                write!(f, "{what} {}", if *works { "works" } else { "fails" })
+            }
             Self::WitnessRecorded(record) => write!(
                 f,
                 "durable: {} holder {} {} in sync {:?}",

@@ -175,6 +175,7 @@ fn setup(draw: &mut Draw) -> Setup {
             reads_ppm: 200_000,
             hot_blocks: draw.pick(&[0, 0, 4]),
         },
+        ..Setup::default()
     }
 }
 

@@ -6,8 +6,10 @@ mod acked_survive;
 mod copies_equal;
 mod divergence;
 mod epochs;
+mod loops;
 mod one_holder;
 mod reads;
+mod rules;
 mod stale_start;
 mod status;
 
@@ -33,5 +35,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(divergence::NoSilentDivergence::default()),
         Box::new(status::StatusTruthful::default()),
         Box::new(epochs::EpochsUnique::default()),
+        Box::new(loops::LoopsBounded::default()),
+        Box::new(rules::RulesKept::default()),
     ]
 }

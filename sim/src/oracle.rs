@@ -125,7 +125,7 @@ impl Oracle {
     }
 
     fn note(&mut self, fact: &Fact) {
-        use havre_core::event::EventKind;
+        use havre_core::event::{Action as Verb, Actor, EventKind};
         let seen = match fact {
             Fact::AppRuns(host) => {
                 let moved = self.last_primary.is_some_and(|last| last != *host);
@@ -142,6 +142,9 @@ impl Oracle {
             Fact::News(_, event) => match event.kind {
                 EventKind::RightLost => Some(Sometimes::Fencing),
                 EventKind::Waiting(_) => Some(Sometimes::Wait),
+                EventKind::ActionCalled { by: Actor::Detected(_), .. } => Some(Sometimes::Repair),
+                EventKind::ActionCalled { by: Actor::MaxLoop(_), .. } => Some(Sometimes::MaxLoop),
+                EventKind::ActionCalled { action: Verb::Wakeup, .. } => Some(Sometimes::Wakeup),
                 _ => None,
             },
             _ => None,

@@ -3,7 +3,14 @@
 
 use std::time::Duration;
 
-use havre_core::{config::module::Contract, effect::ModuleOrder};
+use havre_core::{
+    checks::{
+        record::Switch,
+        resource::{ResourceName, ResourceState},
+    },
+    config::module::{ChecksConfig, Contract, StartFailure},
+    effect::ModuleOrder,
+};
 
 use crate::{
     disk::{DiskFaults, DiskTiming},
@@ -72,6 +79,37 @@ pub struct Setup {
     pub script_us: (u64, u64),
     /// What the client does.
     pub load: Load,
+    /// What watches the application.
+    pub checks: ChecksConfig,
+    /// The loop guard.
+    pub guard: GuardSetup,
+}
+
+/// The loop guard of the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuardSetup {
+    /// `maxloop`.
+    pub maxloop: u32,
+    /// `loop_interval`.
+    pub interval: Duration,
+    /// `maxloop_retry`.
+    pub retry: Option<Duration>,
+    /// `onstartfailure`.
+    pub on_start_failure: StartFailure,
+    /// `automatic_reboot`.
+    pub reboot: bool,
+}
+
+impl Default for GuardSetup {
+    fn default() -> Self {
+        Self {
+            maxloop: 3,
+            interval: Duration::from_hours(24),
+            retry: None,
+            on_start_failure: StartFailure::Ignore,
+            reboot: false,
+        }
+    }
 }
 
 /// What the client does.
@@ -120,6 +158,8 @@ impl Default for Setup {
             drift_ppm: [0; crate::net::HOSTS],
             script_us: (20_000, 120_000),
             load: Load::default(),
+            checks: ChecksConfig::default(),
+            guard: GuardSetup::default(),
         }
     }
 }
@@ -206,6 +246,26 @@ pub enum ScriptFault {
     Hang,
     /// It ends with an error.
     Fail,
+}
+
+/// How something changes at which checkers look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckStep {
+    /// It fails.
+    Fails,
+    /// It works.
+    Works,
+    /// Another module's application is started again.
+    Again,
+}
+
+/// What can be asked of a node about its checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// `set -r`.
+    Set(ResourceName, ResourceState),
+    /// `errd`, `checker`, `failover`, `boot`: on or off.
+    Switch(Switch, bool),
 }
 
 /// Which scripts a [`Action::Script`] concerns.
@@ -315,6 +375,29 @@ pub enum Action {
         fault: ScriptFault,
         /// So many times.
         times: u32,
+    },
+    /// Something at which checkers look changes.
+    Check {
+        /// Where.
+        who: Selector,
+        /// Name of the resource.
+        what: String,
+        /// How.
+        to: CheckStep,
+    },
+    /// A detector outside gives an order (`-i`).
+    OrderBy {
+        /// Where.
+        who: Selector,
+        /// Which.
+        order: ModuleOrder,
+    },
+    /// Somebody asks a node something about its module: a resource, a switch, the loop guard.
+    Ask {
+        /// Where.
+        who: Selector,
+        /// What.
+        what: Question,
     },
     /// An administrator gives an order.
     Order {

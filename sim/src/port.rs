@@ -12,13 +12,14 @@ use std::{
 };
 
 use havre_core::{
+    checks::probe::Finding,
     effect::{
         AddressRequest, Answer, Command, Outcome, Record, SavedState, ScriptCall, VolumeNews,
         VolumeRequest, WitnessRecord,
     },
     event::Event,
     farm::table::FilterRequest,
-    ids::{Incarnation, OpId},
+    ids::{CheckerId, Incarnation, OpId},
     node::{Node, NodeConfig},
     time::Instant,
 };
@@ -59,6 +60,14 @@ pub(crate) enum Wish {
     Filter { op: OpId, request: FilterRequest },
     /// Ask the router.
     Ping { op: OpId, limit_us: u64 },
+    /// A question of a checker.
+    Probe { op: OpId, checker: CheckerId, limit_us: Option<u64> },
+    /// A checker begins to watch.
+    Watch(CheckerId),
+    /// It ends.
+    Unwatch(CheckerId),
+    /// The machine is to be rebooted.
+    Reboot,
     /// The independent guard.
     Guard(Option<Instant>),
     /// News for the world.
@@ -112,6 +121,7 @@ pub(crate) struct Ends {
     pub(crate) datagrams: mpsc::UnboundedReceiver<Datagram>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) volume: mpsc::UnboundedReceiver<VolumeInput>,
+    pub(crate) findings: mpsc::UnboundedReceiver<(CheckerId, Finding)>,
 }
 
 /// Wakes a task at a moment of the machine's clock.
@@ -158,6 +168,7 @@ pub(crate) struct Port {
     datagrams: mpsc::UnboundedSender<Datagram>,
     commands: mpsc::UnboundedSender<Command>,
     volume: mpsc::UnboundedSender<VolumeInput>,
+    findings: mpsc::UnboundedSender<(CheckerId, Finding)>,
     ends: RefCell<Option<Ends>>,
     node: RefCell<Option<Rc<RefCell<Node>>>>,
 }
@@ -174,7 +185,13 @@ impl Port {
         let (datagrams, datagrams_end) = mpsc::unbounded_channel();
         let (commands, commands_end) = mpsc::unbounded_channel();
         let (volume, volume_end) = mpsc::unbounded_channel();
-        let ends = Ends { datagrams: datagrams_end, commands: commands_end, volume: volume_end };
+        let (findings, findings_end) = mpsc::unbounded_channel();
+        let ends = Ends {
+            datagrams: datagrams_end,
+            commands: commands_end,
+            volume: volume_end,
+            findings: findings_end,
+        };
         Rc::new(Self {
             host,
             run,
@@ -191,6 +208,7 @@ impl Port {
             datagrams,
             commands,
             volume,
+            findings,
             ends: RefCell::new(Some(ends)),
             node: RefCell::default(),
         })
@@ -275,6 +293,10 @@ impl Port {
 
     pub(crate) fn volume_input(&self, input: VolumeInput) {
         let _ = self.volume.send(input);
+    }
+
+    pub(crate) fn checked(&self, checker: CheckerId, finding: Finding) {
+        let _ = self.findings.send((checker, finding));
     }
 
     pub(crate) fn permit(&self, stream: u64, permit: Permit) {

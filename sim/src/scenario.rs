@@ -19,6 +19,7 @@ use crate::{
     time::SimTime,
 };
 
+mod checks;
 mod step;
 mod text;
 
@@ -65,6 +66,12 @@ struct RawFile {
     timeline: Vec<Spanned<step::RawStep>>,
     #[serde(default)]
     module: RawModule,
+    #[serde(default)]
+    guard: checks::RawGuard,
+    #[serde(default)]
+    rules: checks::RawRules,
+    #[serde(default)]
+    check: Vec<checks::RawCheck>,
     #[serde(default)]
     nodes: RawNodes,
     #[serde(default)]
@@ -254,6 +261,8 @@ impl RawFile {
     fn setup(&self) -> Result<Setup, Wrong> {
         let mut setup = Setup::default();
         self.module.fill(&mut setup)?;
+        setup.guard = self.guard.read()?;
+        setup.checks = checks::read(&self.check, &self.rules)?;
         if let Some(start) = &self.start {
             setup.start = match start.get_ref().as_str() {
                 "pair" => Start::Pair,

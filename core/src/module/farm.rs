@@ -17,6 +17,7 @@
 //! filter closed by itself at [`FilterTable::until`](crate::farm::table::FilterTable::until).
 //! Source: reference safekit.md section 4.
 
+mod call;
 mod order;
 mod procedure;
 mod roster;
@@ -26,6 +27,7 @@ mod step;
 mod view;
 
 use crate::{
+    checks::Call,
     effect::{AddressRequest, Effect, ModuleOrder, ModuleRecord},
     event::{Actor, Event, EventKind},
     farm::{
@@ -109,6 +111,13 @@ impl Mode {
     }
 }
 
+/// What waits for the sequence under way to end.
+#[derive(Debug, Clone)]
+enum Pending {
+    Order(ModuleOrder),
+    Call(Call),
+}
+
 /// What a change of the record is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Purpose {
@@ -123,7 +132,15 @@ pub struct Farm {
     keeper: Keeper<Purpose>,
     ops: Ops,
     sequence: Option<Sequence>,
-    pending: Option<ModuleOrder>,
+    pending: Option<Pending>,
+    /// The checks must let a started module go before it leaves WAIT.
+    holds: bool,
+    /// Why the checks keep this module in WAIT.
+    held: Option<WaitReason>,
+    /// Only these services are restarted at present.
+    services: Option<String>,
+    /// The start script that failed, while what follows is waited for.
+    halted: Option<&'static str>,
     roster: Roster,
     shares: Shares,
     view: View,
@@ -163,6 +180,10 @@ impl Farm {
             ops: Ops::new(settings.module),
             sequence: None,
             pending: None,
+            holds: false,
+            held: None,
+            services: None,
+            halted: None,
             roster: Roster::new(&settings),
             shares: Shares::new(&settings),
             view: View::default(),
@@ -370,7 +391,7 @@ impl Farm {
         if self.sequence.is_some() {
             return;
         }
-        let differs = self.conflict();
+        let differs = self.held.clone().or_else(|| self.conflict());
         match (&self.mode, differs) {
             (Mode::Waiting(WaitReason::Address(_)), _) if self.evaluate_at.is_some() => {}
             (Mode::Waiting(known), Some(reason)) if *known == reason => {}
@@ -473,7 +494,9 @@ impl Machine for Farm {
             | Input::Claimed(_)
             | Input::ClaimAnswered { .. }
             | Input::WitnessAnswered(_)
-            | Input::Volume(_) => {}
+            | Input::Volume(_)
+            // What concerns the checks goes to them.
+            | Input::Watch(_) => {}
         }
         self.settle(now, out);
     }

@@ -20,6 +20,7 @@
 //! [`quorum`](crate::quorum)'s, liveness of the peer [`membership`](crate::membership)'s.
 //! Source: reference safekit.md sections 3.1 to 3.8.
 
+mod call;
 mod claim;
 mod order;
 mod primary;
@@ -36,6 +37,7 @@ use std::{
 };
 
 use crate::{
+    checks::Call,
     effect::{Effect, ModuleOrder, Outcome, VolumeNews},
     event::{Actor, Event, EventKind},
     ids::{Epoch, ModuleId, NodeId, OpId, RequestId},
@@ -46,6 +48,7 @@ use crate::{
         record::{Keeper, Ops},
         script::Scripts,
         sequence::Sequence,
+        watch::Told,
     },
     quorum::{self, policy::Kind},
     replication::generation::Generation,
@@ -125,6 +128,8 @@ pub enum Input {
     Completed(OpId, Outcome),
     /// News of the data path.
     Volume(VolumeNews),
+    /// What the checks say.
+    Told(Told),
 }
 
 /// Orders.
@@ -153,6 +158,13 @@ enum Purpose {
     Solo(Generation),
     Unfit,
     Note,
+}
+
+/// What waits for the sequence under way to end.
+#[derive(Debug, Clone)]
+enum Pending {
+    Order(ModuleOrder),
+    Call(Call),
 }
 
 /// How far the peer's copy is, as the primary sees it.
@@ -271,7 +283,7 @@ pub struct Mirror {
     role: State,
     sequence: Option<Sequence>,
     later: VecDeque<Sequence>,
-    pending: Option<ModuleOrder>,
+    pending: Option<Pending>,
     fencing: BTreeSet<OpId>,
     link_op: Option<OpId>,
     wish: Wish,
@@ -282,6 +294,14 @@ pub struct Mirror {
     /// The disk of this copy failed: not fit to take over, whatever the durable record says.
     unfit: bool,
     unfit_at: Option<Instant>,
+    /// The checks must let a started module go before it leaves WAIT.
+    holds: bool,
+    /// Why the checks keep this module in WAIT.
+    held: Option<WaitReason>,
+    /// Only these services are restarted at present.
+    services: Option<String>,
+    /// The start script that failed, while what follows is waited for.
+    halted: Option<&'static str>,
     address_held: bool,
     address_retries: u32,
     /// Why the last attempt to become primary failed, while attempts go on.
@@ -339,6 +359,10 @@ impl Mirror {
             outdated: false,
             unfit: false,
             unfit_at: None,
+            holds: false,
+            held: None,
+            services: None,
+            halted: None,
             address_held: false,
             address_retries: 0,
             refused: None,
@@ -375,6 +399,7 @@ impl Mirror {
             Input::Quorum(news) => self.quorum_news(now, news, out),
             Input::Completed(op, outcome) => self.completed(now, op, outcome, out),
             Input::Volume(news) => self.volume_news(now, news, out),
+            Input::Told(told) => self.told(now, told, out),
         }
     }
 

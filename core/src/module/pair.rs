@@ -15,6 +15,7 @@ use crate::{
     module::{
         Input, ModuleSetup,
         mirror::{self, Mirror},
+        watch::{Facts, LINKS_MAX, Told, Watchable},
     },
     quorum::{self, Quorum, policy},
     rng::Rng,
@@ -304,6 +305,22 @@ impl Pair {
     }
 }
 
+impl Watchable for Pair {
+    fn facts(&self) -> Facts {
+        let links = self.link_names.iter().take(LINKS_MAX).enumerate();
+        let up = links.filter(|(_, (link, _))| self.membership.link_up(*link));
+        let links_up = up.fold(0, |bits, (bit, _)| bits | 1 << bit);
+        Facts { links_up, ..self.mirror.facts() }
+    }
+
+    fn told(&mut self, now: Instant, told: Told, out: &mut Out<Effect>) {
+        self.expire(now, out);
+        let steps = self.tell_mirror(now, mirror::Input::Told(told));
+        self.route(now, steps, out);
+        self.guard(now, out);
+    }
+}
+
 impl Machine for Pair {
     type Input = Input;
     type Action = Effect;
@@ -337,8 +354,8 @@ impl Machine for Pair {
                 self.tell_mirror(now, mirror::Input::Completed(op, outcome))
             }
             Input::Volume(news) => self.tell_mirror(now, mirror::Input::Volume(news)),
-            // What belongs to a farm.
-            Input::Filter(_) | Input::HeardFarm { .. } => Vec::new(),
+            // What belongs to a farm, and what concerns the checks.
+            Input::Filter(_) | Input::HeardFarm { .. } | Input::Watch(_) => Vec::new(),
         };
         self.route(now, steps, out);
         self.guard(now, out);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    config::module::ModuleConfig,
+    config::module::{ModuleConfig, StartFailure},
     effect::{Effect, ScriptCall, ScriptEnd, ScriptName},
     event::EventKind,
     ids::{ModuleId, OpId},
@@ -24,6 +24,8 @@ pub struct Scripts {
     pub nice_stop_timeout: Duration,
     /// Limit of forced stop scripts.
     pub force_stop_timeout: Duration,
+    /// Whether a failed start script has consequences (`onstartfailure`).
+    pub start_failures_count: bool,
 }
 
 impl Scripts {
@@ -35,14 +37,17 @@ impl Scripts {
             enabled: user.is_some(),
             nice_stop_timeout: user.map_or(STOP_LIMIT, |user| user.nice_stop_timeout),
             force_stop_timeout: user.map_or(STOP_LIMIT, |user| user.force_stop_timeout),
+            start_failures_count: config.service.on_start_failure != StartFailure::Ignore,
         }
     }
 
-    /// Orders a script with the arguments of a sequence, and says so. `None`: scripts do not run.
+    /// Orders a script with the arguments of a sequence, perhaps for some services only, and says
+    /// so. `None`: scripts do not run.
     pub fn order(
         &self,
         sequence: &Sequence,
         (name, force): (ScriptName, bool),
+        services: &Option<String>,
         op: impl FnOnce() -> OpId,
     ) -> Option<(OpId, EventKind, Effect)> {
         if !self.enabled {
@@ -60,6 +65,7 @@ impl Scripts {
             to: sequence.to,
             action: sequence.action,
             limit,
+            services: services.clone(),
         };
         let started = EventKind::ScriptStarted { script: describe(&call) };
         let op = op();
@@ -72,6 +78,17 @@ pub const fn is_stop(name: ScriptName) -> bool {
     matches!(
         name,
         ScriptName::StopPrim | ScriptName::StopBoth | ScriptName::StopSec | ScriptName::StopSecond
+    )
+}
+
+/// Whether a script starts something.
+pub const fn is_start(name: ScriptName) -> bool {
+    matches!(
+        name,
+        ScriptName::StartPrim
+            | ScriptName::StartBoth
+            | ScriptName::StartSec
+            | ScriptName::StartSecond
     )
 }
 

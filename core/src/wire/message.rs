@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::resource::ResourceState,
     farm::{BucketSet, MemberSet, Slot},
     ids::{Epoch, Incarnation, ModuleId, NodeId},
     replication::generation::{Generation, Lineage},
@@ -138,6 +139,8 @@ pub struct ModuleBeat {
     pub failover: bool,
     /// Set by a node told `second fullsync`: everything is to be copied to it.
     pub full_resync: bool,
+    /// Resources at which rules look from the other node, in the order of the configuration.
+    pub resources: Vec<ResourceState>,
 }
 
 /// A question to the peer. Repeated until answered; `nonce` tells repetitions from new questions.

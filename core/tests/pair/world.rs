@@ -263,8 +263,14 @@ impl World {
                 }
             }
             Effect::Persist { op, record } => {
-                let Record::Module { module, record } = record;
-                self.saved[n].modules.insert(module, record);
+                match record {
+                    Record::Module { module, record } => {
+                        self.saved[n].modules.insert(module, record);
+                    }
+                    Record::Checks { module, record } => {
+                        self.saved[n].checks.insert(module, record);
+                    }
+                }
                 self.later(1, n, done(op));
             }
             Effect::RunScript { op, .. } => {
@@ -286,6 +292,10 @@ impl World {
                 self.later(1, n, done(op));
             }
             Effect::Filter { .. } => panic!("a mirror has no packet filter"),
+            Effect::Probe { .. }
+            | Effect::Watch { .. }
+            | Effect::Unwatch { .. }
+            | Effect::Reboot { .. } => panic!("no checkers are configured"),
             Effect::Volume { op, request, .. } => {
                 self.volume(n, request);
                 self.later(2, n, done(op));

@@ -70,6 +70,7 @@ fn call(name: ScriptName, limit: Option<Duration>) -> ScriptCall {
         to: State::Alone,
         action: ScriptAction::Start,
         limit,
+        services: None,
     }
 }
 

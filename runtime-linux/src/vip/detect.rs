@@ -26,7 +26,7 @@ const FRAMES_MAX: u32 = 10_000;
 /// The Ethernet address of another host that claims `addr`, if one answers in time.
 ///
 /// An interface that is down, or that needs no resolution of addresses, has no other claimant.
-pub(super) fn claimant(interface: &Interface, addr: IpAddr) -> io::Result<Option<Mac>> {
+pub(crate) fn claimant(interface: &Interface, addr: IpAddr) -> io::Result<Option<Mac>> {
     let (Some(own), true, true) = (interface.mac, interface.resolves, interface.running) else {
         return Ok(None);
     };

@@ -150,7 +150,7 @@ async fn ask(api: &Api, command: Command) -> Result<Answer, Refused> {
 async fn node_status(api: &Api) -> Result<NodeStatus, Refused> {
     match ask(api, Command::Status).await? {
         Answer::Status(status) => Ok(status),
-        Answer::Accepted | Answer::Refused(_) | Answer::Explained { .. } => {
+        Answer::Accepted | Answer::Refused(_) | Answer::Loop(_) | Answer::Explained { .. } => {
             let text = "the node did not tell its state".to_owned();
             Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, text))
         }
@@ -218,7 +218,9 @@ async fn give_order(
     };
     match ask(api, Command::Module { module, order }).await? {
         Answer::Refused(reason) => Err(Refused(StatusCode::CONFLICT, reason)),
-        Answer::Accepted | Answer::Status(_) | Answer::Explained { .. } => Ok(StatusCode::ACCEPTED),
+        Answer::Accepted | Answer::Status(_) | Answer::Loop(_) | Answer::Explained { .. } => {
+            Ok(StatusCode::ACCEPTED)
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! How everything but the sockets reaches an agent.
 
 use havre_core::{
+    checks::probe::Finding,
     effect::{Answer, Command, VolumeNews},
     farm::table::FilterNews,
-    ids::ModuleId,
+    ids::{CheckerId, ModuleId},
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +20,7 @@ pub(super) enum Letter {
     Ask { command: Command, answer: oneshot::Sender<Answer> },
     Volume { module: ModuleId, news: VolumeNews },
     Filter { module: ModuleId, news: FilterNews },
+    Checked { module: ModuleId, checker: CheckerId, finding: Finding },
     Stop,
 }
 
@@ -73,6 +75,11 @@ impl Inbox {
     /// Passes on news of a module's packet filter. Ignored when the agent has ended.
     pub fn filter_news(&self, module: ModuleId, news: FilterNews) {
         let _ = self.sender.send(Letter::Filter { module, news });
+    }
+
+    /// Passes on what a watch of a checker found. Ignored when the agent has ended.
+    pub fn checked(&self, module: ModuleId, checker: CheckerId, finding: Finding) {
+        let _ = self.sender.send(Letter::Checked { module, checker, finding });
     }
 
     /// Ends the agent, without stopping its modules.

@@ -6,10 +6,11 @@ use std::{
 };
 
 use havre_core::{
+    checks::probe::{Finding, Probe},
     effect::{AddressRequest, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest},
     event::Event,
     farm::table::FilterRequest,
-    ids::{ClusterId, Incarnation, LinkId, ModuleId, NodeId},
+    ids::{CheckerId, ClusterId, Incarnation, LinkId, ModuleId, NodeId},
     time::Instant,
 };
 
@@ -49,6 +50,18 @@ impl Os for IdleOs {
     async fn ping(&self, _targets: Vec<IpAddr>, _limit: Duration) -> bool {
         false
     }
+    async fn probe(
+        &self,
+        _module: ModuleId,
+        _checker: CheckerId,
+        _what: Probe,
+        _limit: Option<Duration>,
+    ) -> Finding {
+        Finding::Up
+    }
+    fn watch(&self, _module: ModuleId, _checker: CheckerId, _what: Probe) {}
+    fn unwatch(&self, _module: ModuleId, _checker: CheckerId) {}
+    fn reboot(&self, _module: ModuleId) {}
     async fn volume(&self, _module: ModuleId, _request: VolumeRequest) -> Outcome {
         Outcome::Done
     }

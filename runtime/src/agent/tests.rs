@@ -8,12 +8,13 @@ use std::{
 };
 
 use havre_core::{
+    checks::probe::{Finding, Probe},
     effect::{
         AddressRequest, Command, ModuleOrder, ModuleRecord, Record, Route, SavedState, ScriptCall,
         ScriptEnd, VolumeNews, VolumeRequest,
     },
     farm::table::FilterRequest,
-    ids::{ClusterId, LinkId, ModuleId},
+    ids::{CheckerId, ClusterId, LinkId, ModuleId},
     wire::message::{ClaimVerdict, Message},
 };
 use tokio::{sync::Notify, task::LocalSet, time};
@@ -73,6 +74,7 @@ impl Machine for Toy {
             Input::Completed { op, outcome } => format!("{op} {outcome:?}"),
             Input::Volume { news, .. } => format!("{news:?}"),
             Input::Filter { news, .. } => format!("{news:?}"),
+            Input::Checked { checker, finding, .. } => format!("{checker} {finding:?}"),
         };
         self.heard.borrow_mut().push(line);
         if let Some(patience) = self.patience.filter(|_| moves) {
@@ -119,6 +121,25 @@ impl ToyOs {
 }
 
 impl Os for ToyOs {
+    async fn probe(
+        &self,
+        _module: ModuleId,
+        checker: CheckerId,
+        _what: Probe,
+        _limit: Option<Duration>,
+    ) -> Finding {
+        self.work(format!("probe of {checker}")).await;
+        Finding::Up
+    }
+    fn watch(&self, _module: ModuleId, checker: CheckerId, _what: Probe) {
+        self.done.borrow_mut().push(format!("watch of {checker}"));
+    }
+    fn unwatch(&self, _module: ModuleId, checker: CheckerId) {
+        self.done.borrow_mut().push(format!("end of watch of {checker}"));
+    }
+    fn reboot(&self, _module: ModuleId) {
+        self.done.borrow_mut().push("reboot".to_owned());
+    }
     fn now(&self) -> Instant {
         Instant::from_millis(1_000) + self.start.elapsed()
     }

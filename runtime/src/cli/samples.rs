@@ -1,6 +1,7 @@
 //! States for tests of what shows them.
 
 use havre_core::{
+    checks::record::ChecksStatus,
     ids::{LinkId, ModuleId, NodeId},
     replication::generation::Lineage,
     status::{ModuleStatus, NodeStatus, PeerStatus, Phase, State},
@@ -45,5 +46,7 @@ pub(crate) fn module_status(name: &str) -> ModuleStatus {
         }],
         farm: None,
         signature: 0xfeed,
+        starts: 1,
+        checks: ChecksStatus::default(),
     }
 }

@@ -1,7 +1,9 @@
 //! Events in the words of the module log (reference: safekit.md section 6.5).
 
+use std::borrow::Cow;
+
 use havre_core::{
-    event::{Action, Actor, Event, EventKind, Level},
+    event::{Action, Actor, Cause, Event, EventKind, Level},
     status::WaitReason,
 };
 
@@ -37,6 +39,8 @@ pub const fn letter(level: Level) -> char {
 pub const fn source(event: &Event) -> &'static str {
     match &event.kind {
         EventKind::LinkChanged { .. } | EventKind::RemoteChanged { .. } => "heart",
+        EventKind::Detected(_) => "errd",
+        EventKind::ResourceChanged { .. } => "checks",
         EventKind::ScriptStarted { .. } | EventKind::ScriptEnded { .. } => "userplug",
         EventKind::AddressChanged { .. } => "vipplug",
         EventKind::ResyncStarted { .. } | EventKind::ResyncEnded { .. } => "reintegre",
@@ -64,14 +68,15 @@ const fn action_word(action: Action) -> &'static str {
         Action::Restart => "restart",
         Action::StopStart => "stopstart",
         Action::Swap => "swap",
+        Action::Reboot => "reboot",
         Action::Drain => "drain",
         Action::Undrain => "undrain",
     }
 }
 
 /// Who ordered an action, with the word that leads to it.
-const fn ordered_by(actor: &Actor) -> &'static str {
-    match actor {
+fn ordered_by(actor: &Actor) -> Cow<'static, str> {
+    let words = match actor {
         Actor::Administrator => "called by root",
         Actor::Boot => "called at boot time",
         Actor::NoHeartbeat => "called by heart: no heartbeat",
@@ -81,6 +86,27 @@ const fn ordered_by(actor: &Actor) -> &'static str {
         Actor::Fencing => "called by quorum: right to run lost",
         Actor::SplitBrain => "called by heart: split brain",
         Actor::Automatic => "called automatically",
+        Actor::Retry => "called automatically by maxloop_retry",
+        Actor::Rule(rule) => return format!("from failover rule {rule}").into(),
+        Actor::Detected(cause) => {
+            let who = match &cause.rule {
+                Some(rule) => format!("from failover rule {rule}"),
+                None => format!("called by {}", cause.detector),
+            };
+            return format!("{who}{}", because(cause)).into();
+        }
+        Actor::MaxLoop(cause) => return format!("called by maxloop{}", because(cause)).into(),
+    };
+    words.into()
+}
+
+/// What decided, and how often something was found so far.
+fn because(cause: &Cause) -> String {
+    let resources = cause.resources.join(", ");
+    let colon = if resources.is_empty() { "" } else { ": " };
+    match (cause.count, cause.max) {
+        (0, _) => format!("{colon}{resources}"),
+        (count, max) => format!("{colon}{resources} (loop {count}, maxloop {max})"),
     }
 }
 
@@ -145,7 +171,13 @@ pub fn text(event: &Event, names: &Names) -> String {
             names.node(*peer)
         ),
         EventKind::Drained => "Drained: the last connection has ended".to_owned(),
-        EventKind::Failure(text) | EventKind::Message(text) => text.clone(),
+        EventKind::ResourceChanged { resource, state, by, detail } => {
+            let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            format!("Resource {resource} set to {state} by {by}{detail}")
+        }
+        EventKind::Failure(text) | EventKind::Message(text) | EventKind::Detected(text) => {
+            text.clone()
+        }
     }
 }
 

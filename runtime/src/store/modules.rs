@@ -6,12 +6,18 @@ use std::{
 };
 
 use havre_core::{
+    checks::record::ChecksRecord,
     effect::{ModuleRecord, Record, SavedState},
     ids::ModuleId,
     replication::generation::CopyState,
 };
 
+use serde::de::DeserializeOwned;
+
 use super::{Store, StoreError};
+
+/// What the names of records of checks begin with.
+const CHECKS_PREFIX: &str = "checks-";
 
 /// Durable records of a node's modules, in `STATE/records`.
 #[derive(Debug, Clone)]
@@ -33,12 +39,20 @@ impl ModuleRecords {
     /// # Errors
     /// The disk is full or failing; the old record stands.
     pub fn save(&self, record: &Record) -> Result<(), StoreError> {
-        let Record::Module { module, record } = record;
-        let json = serde_json::to_vec_pretty(record).expect("records are plain values");
-        self.store.write(&format!("module-{}", module.0), &json)
+        let (name, json) = match record {
+            Record::Module { module, record } => {
+                (format!("module-{}", module.0), serde_json::to_vec_pretty(record))
+            }
+            Record::Checks { module, record } => {
+                (format!("{CHECKS_PREFIX}{}", module.0), serde_json::to_vec_pretty(record))
+            }
+        };
+        self.store.write(&name, &json.expect("records are plain values"))
     }
 
     /// Reads every record, and says which were damaged.
+    ///
+    /// A damaged record of checks begins anew: switches in their first position, nothing counted.
     ///
     /// The copy of a module with a damaged record counts as half copied: it is never taken for
     /// up to date, and is repaired by a full resynchronisation from the other node.
@@ -49,6 +63,14 @@ impl ModuleRecords {
         let mut saved = SavedState::default();
         let mut complaints = Vec::new();
         for name in self.store.names()? {
+            if let Some(module) = name.strip_prefix(CHECKS_PREFIX).and_then(|n| n.parse().ok()) {
+                let record = self.read(&name).unwrap_or_else(|error| {
+                    complaints.push(error.to_string());
+                    ChecksRecord::default()
+                });
+                saved.checks.insert(ModuleId(module), record);
+                continue;
+            }
             let Some(module) = name.strip_prefix("module-").and_then(|n| n.parse().ok()) else {
                 continue;
             };
@@ -63,7 +85,7 @@ impl ModuleRecords {
         Ok((saved, complaints))
     }
 
-    fn read(&self, name: &str) -> Result<ModuleRecord, StoreError> {
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
         let damaged = || StoreError::Damaged(self.store.path(name));
         let bytes = self.store.read(name)?.ok_or_else(damaged)?;
         serde_json::from_slice(&bytes).map_err(|_| damaged())

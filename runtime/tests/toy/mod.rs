@@ -13,12 +13,13 @@ use std::{
 
 use anyhow::Result;
 use havre_core::{
+    checks::probe::{Finding, Probe},
     effect::{
         AddressRequest, Input, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
     },
     event::Event,
     farm::table::FilterRequest,
-    ids::ModuleId,
+    ids::{CheckerId, ModuleId},
     time::Instant,
 };
 use havre_runtime::{
@@ -119,6 +120,18 @@ impl Os for ToyOs {
     async fn ping(&self, _targets: Vec<IpAddr>, _limit: Duration) -> bool {
         false
     }
+    async fn probe(
+        &self,
+        _module: ModuleId,
+        _checker: CheckerId,
+        _what: Probe,
+        _limit: Option<Duration>,
+    ) -> Finding {
+        Finding::Up
+    }
+    fn watch(&self, _module: ModuleId, _checker: CheckerId, _what: Probe) {}
+    fn unwatch(&self, _module: ModuleId, _checker: CheckerId) {}
+    fn reboot(&self, _module: ModuleId) {}
     async fn volume(&self, _module: ModuleId, _request: VolumeRequest) -> Outcome {
         Outcome::Done
     }

@@ -6,10 +6,9 @@ use havre_core::{
     config::{
         cluster::{ClusterConfig, Lan, LanNode, LinkTiming, WitnessAddress},
         module::{
-            BootPolicy, ChecksConfig, DefaultPrimary, HeartConfig, HeartbeatConfig,
-            InterfaceConfig, InterfaceKind, ModuleConfig, QuorumPolicy, ReplicatedConfig,
-            RfsConfig, ServiceConfig, ServiceMode, StartFailure, UserConfig, VirtualAddrConfig,
-            WriteMode,
+            BootPolicy, DefaultPrimary, HeartConfig, HeartbeatConfig, InterfaceConfig,
+            InterfaceKind, ModuleConfig, QuorumPolicy, ReplicatedConfig, RfsConfig, ServiceConfig,
+            ServiceMode, UserConfig, VirtualAddrConfig, WriteMode,
         },
     },
     effect::{Input, SavedState},
@@ -30,7 +29,7 @@ use crate::{
         hosted::Change,
         is_witness,
         machine::{Daemon, Machine, NodeDaemon, WitnessDaemon, node_of},
-        node::record_name,
+        node::{checks_name, record_name},
         os::App,
         store::Store,
         witness::WITNESS_FILE,
@@ -45,6 +44,8 @@ use crate::{
 /// How long a source gathers marks before it clears them; shorter than in production, so that
 /// marks are cleared often within a short run.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+/// Name of the one module.
+pub(super) const MODULE_NAME: &str = "ledger";
 /// How long a machine takes to boot, in microseconds.
 const BOOT_US: (u64, u64) = (300_000, 2_000_000);
 
@@ -245,6 +246,11 @@ pub(super) fn saved_state(machine: &Machine) -> SavedState {
     {
         saved.modules.insert(MODULE, record);
     }
+    if let Some(bytes) = machine.disk.peek_file(&checks_name(MODULE))
+        && let Ok(record) = serde_json::from_slice(bytes)
+    {
+        saved.checks.insert(MODULE, record);
+    }
     if machine.os.app == App::Orphan
         && let Some(until) = machine.os.guard
     {
@@ -277,11 +283,11 @@ fn node_config(setup: &Setup, host: HostId) -> NodeConfig {
             .then(|| WitnessAddress { addr: "10.0.0.3".into(), port: 4799 }),
     };
     let module =
-        ModuleSetup { name: "ledger".into(), signature: 0x1ed6e7, config: module_config(setup) };
+        ModuleSetup { name: MODULE_NAME.into(), signature: 0x1ed6e7, config: module_config(setup) };
     NodeConfig { cluster, node: node_of(host), modules: BTreeMap::from([(MODULE, module)]) }
 }
 
-fn module_config(setup: &Setup) -> ModuleConfig {
+pub(super) fn module_config(setup: &Setup) -> ModuleConfig {
     let timing = LinkTiming { pulse: setup.pulse, timeout: setup.timeout };
     let heartbeat = |net: u8| HeartbeatConfig {
         name: format!("net{net}"),
@@ -305,11 +311,11 @@ fn module_config(setup: &Setup) -> ModuleConfig {
                 Preferred::Node(host) => DefaultPrimary::Node(NodeId(u16::from(host.0))),
                 Preferred::Last => DefaultPrimary::Last,
             },
-            maxloop: 3,
-            loop_interval: Duration::from_secs(24 * 3_600),
-            automatic_reboot: false,
-            maxloop_retry: None,
-            on_start_failure: StartFailure::Ignore,
+            maxloop: setup.guard.maxloop,
+            loop_interval: setup.guard.interval,
+            automatic_reboot: setup.guard.reboot,
+            maxloop_retry: setup.guard.retry,
+            on_start_failure: setup.guard.on_start_failure,
         },
         members: vec![NodeId(0), NodeId(1)],
         farm: None,
@@ -327,7 +333,7 @@ fn module_config(setup: &Setup) -> ModuleConfig {
             addresses: vec![address],
         }],
         tcp_reset: true,
-        checks: ChecksConfig::default(),
+        checks: setup.checks.clone(),
         rfs: Some(RfsConfig {
             contract: setup.contract,
             write: WriteMode::Back,

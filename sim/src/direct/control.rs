@@ -251,6 +251,28 @@ impl Direct<'_> {
                 }
                 Probe::Fixed(hosts.len() as u64)
             }
+            Action::OrderBy { who, order } => {
+                let hosts = self.machines_of(*who);
+                for host in &hosts {
+                    self.works(*host, Work::OrderBy(*order));
+                }
+                Probe::Fixed(hosts.len() as u64)
+            }
+            Action::Check { who, what, to } => {
+                let hosts = self.machines_of(*who);
+                let mut hit = 0;
+                for host in hosts {
+                    hit += u64::from(self.subject_changes(host, what, *to));
+                }
+                Probe::Fixed(hit)
+            }
+            Action::Ask { who, what } => {
+                let hosts = self.machines_of(*who);
+                for host in &hosts {
+                    self.ask_about_checks(*host, what);
+                }
+                Probe::Fixed(hosts.len() as u64)
+            }
             Action::Load(on) => {
                 self.client.on = *on;
                 Probe::Fixed(1)
@@ -403,6 +425,8 @@ impl Direct<'_> {
             machine.lag_us = 0;
             machine.disk.faults = DiskFaults::default();
             machine.os.faults.clear();
+            self.repair(host, |_| true);
+            let machine = &mut self.machines[host.index()];
             // What hangs ends now.
             let hung: Vec<_> = machine.os.scripts.iter().map(|script| script.op).collect();
             for op in hung {

@@ -3,7 +3,7 @@
 use havre_core::{
     effect::{AddressRequest, ModuleOrder, Outcome, ScriptCall, VolumeNews},
     farm::table::FilterRequest,
-    ids::{NodeId, OpId},
+    ids::{CheckerId, NodeId, OpId},
     time::Instant,
     wire::message::Message,
 };
@@ -39,6 +39,12 @@ pub(super) enum Work {
     Filter { op: OpId, request: FilterRequest },
     /// A ping was answered, or not.
     Pinged { op: OpId, reached: bool },
+    /// A question of a checker is answered.
+    Probed { op: OpId },
+    /// The system tells of what a checker watches.
+    Watched { checker: CheckerId },
+    /// A detector outside gives an order.
+    OrderBy(ModuleOrder),
     /// A chunk of a stream came in.
     Chunk { stream: StreamId, frame: Box<Frame> },
     /// The peer's data path connected.

@@ -18,7 +18,7 @@ use crate::{
         Direct, MODULE, boot,
         event::{Event, Work},
         machine::Daemon,
-        node::record_name,
+        node::record_file,
         store::Store,
         witness::WITNESS_FILE,
     },
@@ -308,6 +308,7 @@ impl Direct<'_> {
             Ok(()) => {
                 self.fact(match record {
                     Saved::Node(Record::Module { record, .. }) => Fact::Recorded(host, record),
+                    Saved::Node(Record::Checks { .. }) => Fact::ChecksRecorded(host),
                     Saved::Witness(record) => Fact::WitnessRecorded(record),
                 });
                 Outcome::Done
@@ -325,6 +326,10 @@ impl Direct<'_> {
             Wish::Address { op, request } => self.address(host, op, request),
             Wish::Filter { op, request } => self.filter(host, op, request),
             Wish::Ping { op, limit_us } => self.ping(host, op, limit_us),
+            Wish::Probe { op, checker, limit_us } => self.probe(host, op, checker, limit_us),
+            Wish::Watch(checker) => self.watch(host, checker),
+            Wish::Unwatch(checker) => self.unwatch(host, checker),
+            Wish::Reboot => self.reboot(host),
             Wish::Guard(until) => self.guard(host, until),
             Wish::News(event) => self.fact(Fact::News(host, event)),
             Wish::Ordered(request) => self.fact(Fact::VolumeOrdered(host, request)),
@@ -349,12 +354,12 @@ impl Direct<'_> {
 
     fn hosted_persists(&mut self, host: HostId, op: OpId, record: Saved) {
         let (name, bytes) = match &record {
-            Saved::Node(Record::Module { module, record }) => {
-                (record_name(*module), serde_json::to_vec(record))
+            Saved::Node(record) => record_file(record),
+            Saved::Witness(record) => {
+                let bytes = serde_json::to_vec(record).expect("a record is plain data");
+                (WITNESS_FILE.into(), bytes)
             }
-            Saved::Witness(record) => (WITNESS_FILE.into(), serde_json::to_vec(record)),
         };
-        let bytes = bytes.expect("a record is plain data");
         let now = self.now;
         let machine = &mut self.machines[host.index()];
         let Daemon::Hosted(daemon) = &mut machine.daemon else { return };

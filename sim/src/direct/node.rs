@@ -25,6 +25,20 @@ pub(super) fn record_name(module: ModuleId) -> String {
     format!("{module}")
 }
 
+/// The file of the record of a module's checks.
+pub(super) fn checks_name(module: ModuleId) -> String {
+    format!("checks-{module}")
+}
+
+/// Where a record is kept, and its bytes.
+pub(super) fn record_file(record: &Record) -> (String, Vec<u8>) {
+    let (name, bytes) = match record {
+        Record::Module { module, record } => (record_name(*module), serde_json::to_vec(record)),
+        Record::Checks { module, record } => (checks_name(*module), serde_json::to_vec(record)),
+    };
+    (name, bytes.expect("a record is plain data"))
+}
+
 impl Direct<'_> {
     /// A fact for a node.
     pub(super) fn node_input(&mut self, host: HostId, input: Input) {
@@ -99,6 +113,12 @@ impl Direct<'_> {
                     self.fact(Fact::Refused(host, why));
                 }
             }
+            Effect::Probe { op, module: _, checker, what: _, limit } => {
+                self.probe(host, op, checker, limit.map(micros));
+            }
+            Effect::Watch { module: _, checker, what: _ } => self.watch(host, checker),
+            Effect::Unwatch { module: _, checker } => self.unwatch(host, checker),
+            Effect::Reboot { module: _ } => self.reboot(host),
             Effect::Guard { module: _, until } => self.guard(host, until),
             Effect::Notify(event) => self.fact(Fact::News(host, event)),
         }
@@ -158,9 +178,7 @@ impl Direct<'_> {
     fn persist(&mut self, host: HostId, op: OpId, record: Record) {
         let now = self.now;
         let machine = &mut self.machines[host.index()];
-        let Record::Module { module, record: content } = &record;
-        let name = record_name(*module);
-        let bytes = serde_json::to_vec(content).expect("a record is plain data");
+        let (name, bytes) = record_file(&record);
         let disk = &mut machine.disk;
         let crate::direct::machine::Daemon::Node(daemon) = &mut machine.daemon else { return };
         daemon.unsaved.push(op);
@@ -213,8 +231,10 @@ impl Direct<'_> {
         let released: Vec<_> = released;
         match result {
             Ok(()) => {
-                let Record::Module { record, .. } = record;
-                self.fact(Fact::Recorded(host, record));
+                self.fact(match record {
+                    Record::Module { record, .. } => Fact::Recorded(host, record),
+                    Record::Checks { .. } => Fact::ChecksRecorded(host),
+                });
                 for (_, to, route, message) in released {
                     self.send(host, to, route, message, None);
                 }

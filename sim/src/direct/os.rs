@@ -10,6 +10,7 @@ use havre_core::{
 use crate::{
     direct::{
         Direct,
+        checks::Subjects,
         event::{Event, RunningScript, Work},
     },
     fact::Fact,
@@ -62,6 +63,8 @@ pub(super) struct Os {
     pub(super) faults: Vec<(ScriptKind, ScriptFault, u32)>,
     /// How often such a fault struck.
     pub(super) faults_hit: u64,
+    /// What checkers look at.
+    pub(super) subjects: Subjects,
 }
 
 impl Os {
@@ -118,6 +121,9 @@ impl Direct<'_> {
             ScriptName::StartPrim => os.app = App::Runs,
             ScriptName::StopPrim if !script.fails => self.app_stops(host, "by stop_prim"),
             _ => {}
+        }
+        if !script.fails {
+            self.application_started(host, script.call.name);
         }
         let (end, how) = match script.call.name {
             _ if script.fails => (ScriptEnd::Exited(1), "failed"),
@@ -182,6 +188,7 @@ impl Direct<'_> {
     pub(super) fn os_loses_daemon(&mut self, host: HostId) {
         let machine = &mut self.machines[host.index()];
         machine.os.scripts.clear();
+        machine.os.subjects.lose_daemon();
         match machine.os.app {
             App::Runs => {
                 machine.os.app = App::Orphan;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use havre_core::effect::ModuleOrder;
 use serde::Deserialize;
 
-use super::ppm;
+use super::{
+    checks::{CHANGES, question},
+    ppm,
+};
 use crate::{
     disk::DiskFaults,
     expect::{Condition, Property},
@@ -37,6 +40,8 @@ pub(super) struct RawStep {
     disk: Option<String>,
     script: Option<String>,
     order: Option<String>,
+    check: Option<String>,
+    ask: Option<String>,
     load: Option<String>,
     calm: Option<bool>,
     expect: Option<String>,
@@ -61,6 +66,8 @@ pub(super) struct RawStep {
     times: Option<u32>,
     #[serde(rename = "do")]
     what: Option<String>,
+    by: Option<String>,
+    of: Option<String>,
 }
 
 /// Reads a span such as `300ms`, `2s`, `1.5s`, `40us` or `2min`.
@@ -186,6 +193,8 @@ impl RawStep {
             ("disk", &self.disk),
             ("script", &self.script),
             ("order", &self.order),
+            ("check", &self.check),
+            ("ask", &self.ask),
             ("load", &self.load),
             ("expect", &self.expect),
             ("hold", &self.hold),
@@ -251,9 +260,26 @@ impl RawStep {
                 Action::Drift { who: who(&self.drift)?, ppm }
             }
             "order" => {
-                uses(&["do"]);
+                uses(&["do", "by"]);
                 let order = self.what.as_ref().ok_or("`order` needs `do`")?;
-                Action::Order { who: who(&self.order)?, order: named(&ORDERS, order, "order")? }
+                let (who, order) = (who(&self.order)?, named(&ORDERS, order, "order")?);
+                match self.by.as_deref() {
+                    None => Action::Order { who, order },
+                    Some("detector") => Action::OrderBy { who, order },
+                    Some(other) => return Err(format!("`by` is `detector`, not `{other}`")),
+                }
+            }
+            "check" => {
+                uses(&["of", "do"]);
+                let what = self.of.clone().ok_or("`check` needs `of`, the name of a resource")?;
+                let to = self.what.as_ref().ok_or("`check` needs `do`")?;
+                let to = named(&CHANGES, to, "change")?;
+                Action::Check { who: who(&self.check)?, what, to }
+            }
+            "ask" => {
+                uses(&["do"]);
+                let what = self.what.as_ref().ok_or("`ask` needs `do`")?;
+                Action::Ask { who: who(&self.ask)?, what: question(what)? }
             }
             "load" => match self.load.as_deref() {
                 Some("on") => Action::Load(true),
@@ -375,6 +401,8 @@ impl RawStep {
             ("fault", self.fault.is_some()),
             ("times", self.times.is_some()),
             ("do", self.what.is_some()),
+            ("by", self.by.is_some()),
+            ("of", self.of.is_some()),
         ];
         match given.iter().find(|(name, given)| *given && !taken.0.contains(name)) {
             Some((name, _)) => Err(format!("`{name}` means nothing to this verb")),

@@ -4,14 +4,17 @@ use std::{fmt::Write as _, time::Duration};
 
 use havre_core::config::module::Contract;
 
-use super::step::{ORDERS, TRIGGERS};
+use super::{
+    checks::CHANGES,
+    step::{ORDERS, TRIGGERS},
+};
 use crate::{
     disk::DiskFaults,
     expect::{Condition, Property},
     net::{HostId, Weather},
     plan::{
-        Action, DiskStep, Plan, Policy, Preferred, ScriptFault, ScriptKind, Selector, Start, Step,
-        When,
+        Action, DiskStep, Plan, Policy, Preferred, Question, ScriptFault, ScriptKind, Selector,
+        Start, Step, When,
     },
     time::micros,
 };
@@ -123,6 +126,23 @@ fn action_text(action: &Action) -> String {
         Action::Order { who, order } => {
             format!("order = \"{}\", do = \"{}\"", who.name(), name_of(&ORDERS, *order))
         }
+        Action::OrderBy { who, order } => {
+            let order = name_of(&ORDERS, *order);
+            format!("order = \"{}\", do = \"{order}\", by = \"detector\"", who.name())
+        }
+        Action::Check { who, what, to } => {
+            let to = name_of(&CHANGES, *to);
+            format!("check = \"{}\", of = \"{what}\", do = \"{to}\"", who.name())
+        }
+        Action::Ask { who, what } => {
+            let what = match what {
+                Question::Set(resource, state) => format!("{resource} {state}"),
+                Question::Switch(switch, on) => {
+                    format!("{} {}", switch.word(), if *on { "on" } else { "off" })
+                }
+            };
+            format!("ask = \"{}\", do = \"{what}\"", who.name())
+        }
         Action::Load(on) => format!("load = \"{}\"", if *on { "on" } else { "off" }),
         Action::Calm => "calm = true".into(),
         Action::Settled => "settled = true".into(),
@@ -232,6 +252,7 @@ pub fn export(plan: &Plan, about: &str, runs: u32, origin: &[(&str, String)]) ->
         ),
     );
     line(&mut out, format!("scripts = {}", pair(setup.script_us)));
+    out.push_str(&super::checks::text(setup));
     line(&mut out, "\n[nodes]".into());
     for host in [HostId::A, HostId::B, HostId::W] {
         let ppm = setup.drift_ppm[host.index()];

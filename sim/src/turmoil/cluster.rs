@@ -3,8 +3,9 @@
 use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc};
 
 use havre_core::{
+    checks::probe::Finding,
     effect::{Command, Effect, Input, WitnessRecord},
-    ids::{ClusterId, LinkId, NodeId},
+    ids::{CheckerId, ClusterId, LinkId, NodeId},
     machine::{Machine, Out},
     node::Node,
     rng::Rng,
@@ -95,6 +96,7 @@ async fn member(port: Rc<Port>) -> Result<(), String> {
         ended = volume::run(Rc::clone(&port), volume, ends.volume, inbox.clone()) => ended,
         ended = listen(&port, &sockets) => ended,
         () = administer(&port, ends.commands, &inbox) => Ok(()),
+        () = watch(ends.findings, &inbox) => Ok(()),
         ended = agent::run(Watched(node), net, os, config_of_agent, letters) => ended,
     }
 }
@@ -105,6 +107,13 @@ async fn administer(port: &Port, mut commands: mpsc::UnboundedReceiver<Command>,
         if let Ok(answer) = inbox.ask(command).await {
             port.wish(Wish::Answered(answer));
         }
+    }
+}
+
+/// Passes on what checkers are told.
+async fn watch(mut findings: mpsc::UnboundedReceiver<(CheckerId, Finding)>, inbox: &Inbox) {
+    while let Some((checker, finding)) = findings.recv().await {
+        inbox.checked(MODULE, checker, finding);
     }
 }
 

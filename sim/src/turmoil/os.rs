@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, net::IpAddr, rc::Rc, time::Duration};
 
 use havre_core::{
+    checks::probe::{Finding, Probe},
     effect::{
         AddressRequest, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
         WitnessRecord,
     },
     event::Event,
     farm::table::FilterRequest,
-    ids::ModuleId,
+    ids::{CheckerId, ModuleId},
     time::Instant,
 };
 use havre_runtime::{
@@ -81,6 +82,32 @@ impl Os for HostOs {
     async fn ping(&self, _targets: Vec<IpAddr>, limit: Duration) -> bool {
         let limit_us = micros(limit);
         self.port.order(|op| Wish::Ping { op, limit_us }).await == Outcome::Reached(true)
+    }
+
+    async fn probe(
+        &self,
+        _module: ModuleId,
+        checker: CheckerId,
+        _what: Probe,
+        limit: Option<Duration>,
+    ) -> Finding {
+        let limit_us = limit.map(micros);
+        match self.port.order(|op| Wish::Probe { op, checker, limit_us }).await {
+            Outcome::Probed(finding) => finding,
+            other => Finding::Unable(format!("{other:?}")),
+        }
+    }
+
+    fn watch(&self, _module: ModuleId, checker: CheckerId, _what: Probe) {
+        self.port.wish(Wish::Watch(checker));
+    }
+
+    fn unwatch(&self, _module: ModuleId, checker: CheckerId) {
+        self.port.wish(Wish::Unwatch(checker));
+    }
+
+    fn reboot(&self, _module: ModuleId) {
+        self.port.wish(Wish::Reboot);
     }
 
     async fn volume(&self, _module: ModuleId, request: VolumeRequest) -> Outcome {

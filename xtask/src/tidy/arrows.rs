@@ -22,8 +22,13 @@ const PARTS: [&str; 5] = ["membership", "quorum", "replication", "farm", "checks
 /// What stands above the parts, lowest first.
 const ROOTS: [&str; 3] = ["module", "node", "driver"];
 /// Types that live in a part's folder because they are about it.
-const TYPES_OF_PARTS: [&str; 4] =
-    ["replication::generation", "checks::resource", "checks::rules", "checks::probe"];
+const TYPES_OF_PARTS: [&str; 5] = [
+    "replication::generation",
+    "checks::probe",
+    "checks::record",
+    "checks::resource",
+    "checks::rules",
+];
 
 /// Crates that use what they must not use.
 pub(super) fn between_crates(files: &[Source]) -> Result<Vec<String>> {

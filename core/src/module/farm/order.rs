@@ -1,6 +1,6 @@
 //! Orders of administrators: start, stop, restart, stopstart, forcestop, drain, undrain.
 
-use super::{Farm, Mode, procedure};
+use super::{Farm, Mode, Pending, procedure};
 use crate::{
     effect::{Answer, Effect, ModuleOrder},
     event::{Action as Verb, Actor, EventKind},
@@ -28,7 +28,7 @@ impl Farm {
         }
     }
 
-    fn refusal(&self, order: ModuleOrder) -> Option<String> {
+    pub(super) fn refusal(&self, order: ModuleOrder) -> Option<String> {
         let name = &self.settings.name;
         let stopped = self.mode == Mode::Stopped || self.start_after_cleaning.is_some();
         let (state, phase) = self.shown();
@@ -80,10 +80,11 @@ impl Farm {
         by: Actor,
         out: &mut Out<Effect>,
     ) {
-        if self.sequence.is_some() && order != ModuleOrder::ForceStop {
-            self.pending = Some(order);
+        if self.busy() && order != ModuleOrder::ForceStop {
+            self.pending = Some(Pending::Order(order));
             return;
         }
+        self.abandon_start();
         let action = match order {
             ModuleOrder::Stop => Verb::Stop,
             ModuleOrder::ForceStop => Verb::ForceStop,
@@ -121,6 +122,9 @@ impl Farm {
         if self.mode != Mode::Stopped || self.settings.own.is_none() {
             return;
         }
+        // Until the checks have looked.
+        self.held = self.holds.then_some(WaitReason::Transition);
+        self.services = None;
         self.transition(now, Mode::Starting, "start", out);
         self.begin(now, procedure::start(), out);
     }
@@ -142,11 +146,15 @@ impl Farm {
         if self.sequence.is_some() {
             return;
         }
-        let Some(order) = self.pending.take() else { return };
+        let order = match self.pending.take() {
+            Some(Pending::Order(order)) => order,
+            Some(Pending::Call(call)) => return self.called(now, call, out),
+            None => return,
+        };
         let waits = self.mode == Mode::Waiting(WaitReason::Transition);
         if waits && matches!(order, ModuleOrder::Restart | ModuleOrder::Drain { .. }) {
             // It was given while the module was starting: it has not come up yet.
-            self.pending = Some(order);
+            self.pending = Some(Pending::Order(order));
             return;
         }
         match self.refusal(order) {

@@ -25,6 +25,7 @@ impl Farm {
     /// Starts a sequence; whatever sequence was under way is abandoned.
     pub(super) fn begin(&mut self, now: Instant, sequence: Sequence, out: &mut Out<Effect>) {
         self.sequence = Some(sequence);
+        self.halted = None;
         self.advance(now, out);
     }
 
@@ -119,7 +120,7 @@ impl Farm {
         let sequence = self.sequence.as_ref()?;
         let ops = &mut self.ops;
         let (op, started, order) =
-            self.settings.scripts.order(sequence, (name, force), || ops.take())?;
+            self.settings.scripts.order(sequence, (name, force), &self.services, || ops.take())?;
         self.notify(started, out);
         out.push(order);
         Some(op)
@@ -164,6 +165,11 @@ impl Farm {
                 let (ok, outcome) = script::outcome(&end);
                 let script = name.file_name().to_owned();
                 self.notify(EventKind::ScriptEnded { script, outcome, ok }, out);
+                if !ok && script::is_start(*name) && self.settings.scripts.start_failures_count {
+                    // The checks count it, and say what follows.
+                    self.halted = Some(name.file_name());
+                    return;
+                }
                 if !ok
                     && script::is_stop(*name)
                     && let Some(sequence) = self.sequence.as_mut()
@@ -247,7 +253,10 @@ impl Farm {
                 self.transition(now, Mode::Waiting(WaitReason::Transition), "ready to start", out)
             }
             Goal::Promoted => self.transition(now, Mode::Up, "started", out),
-            Goal::Restarted => self.transition(now, Mode::Up, "restarted", out),
+            Goal::Restarted => {
+                self.services = None;
+                self.transition(now, Mode::Up, "restarted", out);
+            }
             Goal::Waiting(reason) => {
                 let text = reason.to_string();
                 self.transition(now, Mode::Waiting(reason), &text, out);

@@ -81,6 +81,9 @@ impl Farm {
                 connections: self.connections,
             }),
             signature: self.settings.signature,
+            // Added by the module's checks.
+            starts: 0,
+            checks: Default::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Orders of administrators: start, prim, second, stop, restart, stopstart, swap, forcestop.
 
-use super::{Action, Data, Link, Mirror, Mode, SWAP_LIMIT};
+use super::{Action, Data, Link, Mirror, Mode, Pending, SWAP_LIMIT};
 use crate::{
     effect::{Answer, Effect, ModuleOrder},
     event::{Action as Verb, Actor, EventKind},
@@ -34,11 +34,11 @@ impl Mirror {
         let accepted = answer == Answer::Accepted;
         out.push(Action::Effect(Effect::Answer { request, answer }));
         if accepted {
-            self.obey(now, order, out);
+            self.obey(now, order, Actor::Administrator, out);
         }
     }
 
-    fn refusal(&self, order: ModuleOrder) -> Option<String> {
+    pub(super) fn refusal(&self, order: ModuleOrder) -> Option<String> {
         let name = &self.settings.name;
         let stopped = self.mode == Mode::Stopped || self.start_after_cleaning.is_some();
         let (state, phase) = self.shown();
@@ -99,14 +99,24 @@ impl Mirror {
         }
     }
 
-    fn obey(&mut self, now: Instant, order: ModuleOrder, out: &mut Out<Action>) {
-        let by = Actor::Administrator;
-        let busy =
-            self.sequence.is_some() || matches!(self.mode, Mode::Fencing | Mode::Resuming { .. });
-        if busy && !matches!(order, ModuleOrder::ForceStop) {
-            self.pending = Some(order);
+    /// Whether something is under way that must end first.
+    pub(super) fn busy(&self) -> bool {
+        let under_way = self.sequence.is_some() && self.halted.is_none();
+        under_way || matches!(self.mode, Mode::Fencing | Mode::Resuming { .. })
+    }
+
+    pub(super) fn obey(
+        &mut self,
+        now: Instant,
+        order: ModuleOrder,
+        by: Actor,
+        out: &mut Out<Action>,
+    ) {
+        if self.busy() && !matches!(order, ModuleOrder::ForceStop) {
+            self.pending = Some(Pending::Order(order));
             return;
         }
+        self.abandon_start();
         match order {
             ModuleOrder::Start => self.start(now, Wish::None, by, out),
             ModuleOrder::Prim { full_resync, force } => {
@@ -117,12 +127,12 @@ impl Mirror {
                 self.full_resync = full_resync;
                 self.start(now, Wish::Second, by, out);
             }
-            ModuleOrder::Stop => self.stop_to_stop(now, After::Stop, Verb::Stop, out),
+            ModuleOrder::Stop => self.stop_to_stop(now, After::Stop, (Verb::Stop, by), out),
             ModuleOrder::StopStart => {
-                self.stop_to_stop(now, After::StartAgain, Verb::StopStart, out);
+                self.stop_to_stop(now, After::StartAgain, (Verb::StopStart, by), out);
             }
             ModuleOrder::ForceStop => self.force_stop(now, out),
-            ModuleOrder::Restart => self.restart(now, out),
+            ModuleOrder::Restart => self.restart(now, by, out),
             ModuleOrder::Swap => match self.mode {
                 Mode::Primary { .. } => self.hand_over(now, by, out),
                 _ => {
@@ -144,6 +154,7 @@ impl Mirror {
         self.notify(EventKind::ActionCalled { action, by }, out);
         self.wish = wish;
         self.refused = None;
+        self.services = None;
         self.failover_off = false;
         self.yield_until = Instant::ZERO;
         self.discovering_until = now + self.settings.pulse * DISCOVERY_PULSES;
@@ -152,18 +163,26 @@ impl Mirror {
             return self.evaluate(now, out);
         }
         self.role = State::Wait;
+        // Until the checks have looked.
+        self.held = self.holds.then_some(WaitReason::Transition);
         self.transition(now, Mode::Starting, "start", out);
         self.begin(now, procedure::start(self.settings.shape), out);
     }
 
-    fn stop_to_stop(&mut self, now: Instant, after: After, verb: Verb, out: &mut Out<Action>) {
-        self.notify(EventKind::ActionCalled { action: verb, by: Actor::Administrator }, out);
+    fn stop_to_stop(
+        &mut self,
+        now: Instant,
+        after: After,
+        (action, by): (Verb, Actor),
+        out: &mut Out<Action>,
+    ) {
+        self.notify(EventKind::ActionCalled { action, by }, out);
         self.wish = Wish::None;
         self.role = self.stopping_role();
         self.stop_to(now, &after, true, out);
     }
 
-    fn stopping_role(&self) -> State {
+    pub(super) fn stopping_role(&self) -> State {
         match self.mode {
             Mode::Primary { .. } | Mode::Restarting { .. } => self.shown().0,
             Mode::Secondary { .. } | Mode::Joining => State::Second,
@@ -211,7 +230,7 @@ impl Mirror {
         }
         if self.mode == Mode::Fencing {
             // Already the hardest stop there is; STOP follows it.
-            self.pending = Some(ModuleOrder::Stop);
+            self.pending = Some(Pending::Order(ModuleOrder::Stop));
             return;
         }
         self.pending = None;
@@ -223,8 +242,7 @@ impl Mirror {
         self.begin(now, procedure::force_stop(self.settings.shape, role), out);
     }
 
-    fn restart(&mut self, now: Instant, out: &mut Out<Action>) {
-        let by = Actor::Administrator;
+    fn restart(&mut self, now: Instant, by: Actor, out: &mut Out<Action>) {
         self.notify(EventKind::ActionCalled { action: Verb::Restart, by }, out);
         let state = self.shown().0;
         if let Mode::Primary { link } = self.mode {
@@ -238,12 +256,16 @@ impl Mirror {
         if self.sequence.is_some() {
             return;
         }
-        let Some(order) = self.pending.take() else { return };
+        let order = match self.pending.take() {
+            Some(Pending::Order(order)) => order,
+            Some(Pending::Call(call)) => return self.called(now, call, out),
+            None => return,
+        };
         if let Some(text) = self.refusal(order) {
             self.notify(EventKind::Failure(text), out);
             return;
         }
-        self.obey(now, order, out);
+        self.obey(now, order, Actor::Administrator, out);
     }
 
     /// A sequence that stopped everything has ended.

@@ -22,6 +22,7 @@ impl Mirror {
     /// Starts a sequence; whatever sequence was under way is abandoned.
     pub(super) fn begin(&mut self, now: Instant, sequence: Sequence, out: &mut Out<Action>) {
         self.sequence = Some(sequence);
+        self.halted = None;
         self.advance(now, out);
     }
 
@@ -124,7 +125,7 @@ impl Mirror {
         let sequence = self.sequence.as_ref()?;
         let ops = &mut self.ops;
         let (op, started, order) =
-            self.settings.scripts.order(sequence, (name, force), || ops.take())?;
+            self.settings.scripts.order(sequence, (name, force), &self.services, || ops.take())?;
         self.notify(started, out);
         out.push(Action::Effect(order));
         Some(op)
@@ -271,7 +272,9 @@ impl Mirror {
             }
             _ => {}
         }
-        self.advance(now, out);
+        if self.halted.is_none() {
+            self.advance(now, out);
+        }
     }
 
     fn begun(&self) -> Option<Generation> {
@@ -297,6 +300,10 @@ impl Mirror {
         }
         if matches!(name, ScriptName::StopPrim) && self.mode == Mode::Stopping {
             self.application = self.application && !ok;
+        }
+        if !ok && script::is_start(name) && self.settings.scripts.start_failures_count {
+            // The checks count it, and say what follows: nothing more is started meanwhile.
+            self.halted = Some(name.file_name());
         }
     }
 
@@ -342,6 +349,7 @@ impl Mirror {
             Goal::Promoted => self.promoted(now, out),
             Goal::Following => self.joined(now, out),
             Goal::Restarted => {
+                self.services = None;
                 if let Mode::Restarting { link } = self.mode {
                     self.transition(now, Mode::Primary { link }, "restarted", out);
                 }

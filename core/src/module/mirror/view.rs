@@ -68,7 +68,7 @@ impl Mirror {
             serving,
             backing,
             open: matches!(self.mode, Mode::Primary { .. } | Mode::Restarting { .. }),
-            started: self.mode != Mode::Stopped,
+            started: self.mode != Mode::Stopped && !self.kept_waiting(),
             wanting,
             lineage: self.lineage(),
             was_primary: record.was_primary,
@@ -77,20 +77,28 @@ impl Mirror {
                 && matches!(self.mode, Mode::Secondary { data: Data::Ready }),
             failover: self.settings.failover,
             full_resync: self.full_resync,
+            // Added by the module's checks.
+            resources: Vec::new(),
         }
+    }
+
+    /// Whether this copy holds every acknowledged write, as far as this node can know.
+    pub(super) fn up_to_date(&self) -> bool {
+        let lineage = &self.keeper.durable().lineage;
+        let newer_elsewhere = self.peer.beat.as_ref().is_some_and(|b| {
+            !self.serving()
+                && crate::replication::generation::compare(lineage, &b.lineage)
+                    == crate::replication::generation::Relation::RemoteNewer
+        });
+        let whole = lineage.copy == CopyState::Consistent && !self.unfit;
+        !self.settings.shape.replicated || whole && !newer_elsewhere
     }
 
     /// The picture of this module, without what quorum and membership know.
     pub fn status(&self, now: Instant) -> ModuleStatus {
         let (state, phase) = self.shown();
         let lineage = self.lineage();
-        let newer_elsewhere = self.peer.beat.as_ref().is_some_and(|b| {
-            !self.serving()
-                && crate::replication::generation::compare(&lineage, &b.lineage)
-                    == crate::replication::generation::Relation::RemoteNewer
-        });
-        let up_to_date = !self.settings.shape.replicated
-            || lineage.copy == CopyState::Consistent && !newer_elsewhere;
+        let up_to_date = self.up_to_date();
         let beat = self.beat();
         let _ = now;
         ModuleStatus {
@@ -122,6 +130,9 @@ impl Mirror {
             }],
             farm: None,
             signature: self.settings.signature,
+            // Added by the module's checks.
+            starts: 0,
+            checks: Default::default(),
         }
     }
 }

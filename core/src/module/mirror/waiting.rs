@@ -18,6 +18,9 @@ use crate::{
 
 impl Mirror {
     fn decision(&self, now: Instant) -> Decision {
+        if let Some(reason) = &self.held {
+            return Decision::Wait(reason.clone());
+        }
         let record = self.keeper.durable();
         let lineage = self.lineage();
         decide(&View {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    checks::resource::ResourceState,
     farm::{MemberSet, Slot},
     ids::{Epoch, Incarnation, ModuleId},
     replication::generation::{CopyState, Generation, Lineage, Origin},
@@ -41,6 +42,7 @@ fn heartbeat() -> Message {
         swap_wanted: true,
         failover: true,
         full_resync: false,
+        resources: vec![ResourceState::Up],
     };
     Message::Heartbeat(Heartbeat {
         incarnation: Incarnation(5),
@@ -126,7 +128,7 @@ fn the_bytes_of_version_1_never_change() {
 
 const GOLDEN_1: [&str; 6] = [
     "0005fb2c010106fb2b010101fbedfe03020101010100010301fd080706050403020101010201fd0807060504030201\
-     0103010100010100",
+     01030101000101000101",
     "010201050401fd0807060504030201010100",
     "02020102",
     "0302070502090401fd080706050403020101020001",

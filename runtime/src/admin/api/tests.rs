@@ -29,6 +29,7 @@ impl Machine for Toy {
             Command::Module { order: ModuleOrder::Stop, .. } => Answer::Accepted,
             Command::Explain { .. } => Answer::Refused("no farm".to_owned()),
             Command::Module { order, .. } => Answer::Refused(format!("{order:?}: not now")),
+            other => Answer::Refused(format!("{other:?}: unknown")),
         };
         out.push(Effect::Answer { request, answer });
     }
