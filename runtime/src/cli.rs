@@ -7,6 +7,7 @@ mod about;
 mod cluster;
 mod config;
 pub mod documents;
+mod farm;
 mod hosts;
 mod log;
 mod module;
@@ -154,6 +155,9 @@ enum Command {
     /// Stop a module even if its scripts fail or hang.
     #[command(after_help = "Example: havre forcestop -m mymodule")]
     Forcestop(order::OrderArgs),
+    /// Say which node of a farm takes a client, or empty a node.
+    #[command(subcommand)]
+    Farm(farm::FarmCommand),
     /// Show the state of this node's modules.
     #[command(after_help = state::EXAMPLES)]
     State(state::StateArgs),
@@ -210,7 +214,10 @@ enum Command {
     /// Measure the replicated directory against the native one.
     Bench(Words),
     /// Run the simulator's scenario files on real daemons in network namespaces.
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example: havre lab run scenarios/mirror/swap.toml"
+    )]
     Lab(Words),
     #[command(hide = true)]
     Holder(Words),
@@ -348,6 +355,7 @@ impl Command {
             | Self::Restart(_)
             | Self::Stopstart(_)
             | Self::Forcestop(_)
+            | Self::Farm(_)
             | Self::State(_)
             | Self::Waitstate(_)
             | Self::Waitstart(_)
@@ -399,6 +407,7 @@ fn execute_on<C: Commands>(commands: &C, command: &Command, target: &Target) -> 
         Command::Restart(args) => order(args, "restart"),
         Command::Stopstart(args) => order(args, "stopstart"),
         Command::Forcestop(args) => order(args, "forcestop"),
+        Command::Farm(command) => farm::run(target, command),
         Command::State(args) => state::run(target, args),
         Command::Waitstate(args) => order::wait(target, args),
         Command::Waitstart(args) => order::wait_start(target, args),

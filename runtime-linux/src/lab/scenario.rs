@@ -318,9 +318,12 @@ impl<'a> Run<'a> {
         };
         let skipped: Vec<String> = self.skipped.into_values().collect();
         let mut verdict = fuzz::judge(self.plan, [report]);
-        if let (Verdict::Passed | Verdict::Inconclusive(_), Some(first)) =
-            (&verdict, skipped.first())
-        {
+        // What was expected after a fault that did not happen says nothing.
+        let unconvincing = match &verdict {
+            Verdict::Passed | Verdict::Inconclusive(_) => true,
+            Verdict::Violated { violation, .. } => violation.property == Property::Expected,
+        };
+        if let (true, Some(first)) = (unconvincing, skipped.first()) {
             verdict = Verdict::Inconclusive(first.clone());
         }
         Ok(Outcome {

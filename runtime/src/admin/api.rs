@@ -236,6 +236,7 @@ pub fn order_named(name: &str, full_resync: bool, force: bool) -> Option<ModuleO
         "stopstart" => ModuleOrder::StopStart,
         "swap" => ModuleOrder::Swap,
         "drain" => ModuleOrder::Drain { stop: false },
+        "drainstop" => ModuleOrder::Drain { stop: true },
         "undrain" => ModuleOrder::Undrain,
         _ => return None,
     })

@@ -12,10 +12,13 @@ use havre_core::{
 use super::{ModuleArg, STATE_UNKNOWN, Target, meant, print, with_client};
 use crate::admin::Snapshot;
 
+mod farm;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   havre state                       every module of this node
-  havre state -m mymodule -v        with generation, networks and signature
+  havre state -m mymodule -v        with generation, networks and signature; of a farm, with the
+                                    owner of each bucket
   havre state -m mymodule -lq       for scripts: exit code 0 STOP, 1 WAIT, 2 ALONE or UP, 3 PRIM,
                                     4 SECOND, 255 unknown
   havre state --json                for programs";
@@ -112,8 +115,12 @@ fn describe(
     colours: bool,
 ) {
     let state = paint(&format!("{} {}", module.state, module.phase), module.phase, colours);
-    let data = if module.up_to_date { "up to date" } else { "not up to date" };
-    line(text, format_args!("{:<16} {state}, data {data}", module.name));
+    let data = match (&module.farm, module.up_to_date) {
+        (Some(_), _) => "",
+        (None, true) => ", data up to date",
+        (None, false) => ", data not up to date",
+    };
+    line(text, format_args!("{:<16} {state}{data}", module.name));
     for peer in &module.peers {
         let theirs = match (peer.alive, peer.state) {
             (true, Some((state, phase))) => format!("{state} {phase}"),
@@ -121,6 +128,9 @@ fn describe(
             (false, _) => "not heard".to_owned(),
         };
         line(text, format_args!("  peer           {} {theirs}", peer.name));
+    }
+    if let Some(farm) = &module.farm {
+        farm::describe(text, farm);
     }
     if let Some(progress) = &module.resync {
         line(text, format_args!("  resync         {}", resync(progress)));
@@ -136,9 +146,13 @@ fn details(text: &mut String, module: &ModuleStatus, now: Instant) {
     let yes = |flag| if flag { "yes" } else { "no" };
     line(text, format_args!("  application    {}", yes(module.application)));
     line(text, format_args!("  virtual IP     {}", yes(module.address_held)));
-    let generation = module.lineage.current.map_or("none".to_owned(), |g| g.to_string());
-    let copy = format!("{:?}", module.lineage.copy).to_lowercase();
-    line(text, format_args!("  generation     {generation} ({copy})"));
+    if let Some(farm) = &module.farm {
+        farm::details(text, farm);
+    } else {
+        let generation = module.lineage.current.map_or("none".to_owned(), |g| g.to_string());
+        let copy = format!("{:?}", module.lineage.copy).to_lowercase();
+        line(text, format_args!("  generation     {generation} ({copy})"));
+    }
     for generation in module.peers.iter().filter_map(|peer| peer.generation) {
         line(text, format_args!("  peer's         {generation}"));
     }
