@@ -7,4 +7,4 @@ pub mod health;
 mod model;
 pub mod remote;
 
-pub use self::model::{LogReply, NodeNames, Problem, Snapshot};
+pub use self::model::{Explained, LogReply, NodeNames, Problem, Snapshot};

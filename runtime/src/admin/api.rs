@@ -5,6 +5,7 @@
 //! | `GET /api/v1/status` | [`Snapshot`] |
 //! | `POST /api/v1/modules/NAME/ORDER?full=&force=` | 202, or 409 with a [`Problem`] |
 //! | `GET /api/v1/modules/NAME/log?count=&all=` | [`LogReply`] |
+//! | `GET /api/v1/modules/NAME/explain?client=&client_port=&to=&protocol=&port=` | [`Explained`] |
 //! | `GET /api/v1/log?count=&all=` | [`LogReply`] of the node itself |
 //! | `POST /api/v1/modules/NAME/log?level=I\|E\|W` with a text | 202: the text is in the log |
 //! | `GET /api/v1/commands?count=` | [`LogReply`]: the orders given to this node |
@@ -17,6 +18,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,8 +32,10 @@ use axum::{
     routing::{any, get, post},
 };
 use havre_core::{
+    config::module::RuleProtocol,
     effect::{Answer, Command, ModuleOrder},
     event::Level,
+    farm::{explain::Question, hash::Client},
     ids::ModuleId,
     status::NodeStatus,
     time::Instant,
@@ -41,7 +45,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    LogReply, NodeNames, Problem, Snapshot,
+    Explained, LogReply, NodeNames, Problem, Snapshot,
     remote::{Neighbours, RemoteError},
 };
 use crate::{
@@ -115,6 +119,8 @@ pub fn node_routes(api: Api) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/modules/{name}/log", get(module_log).post(print))
+        .route("/api/v1/modules/{name}/log", get(module_log))
+        .route("/api/v1/modules/{name}/explain", get(explain))
         .route("/api/v1/modules/{name}/{order}", post(order))
         .route("/api/v1/log", get(node_log))
         .route("/api/v1/commands", get(command_log))
@@ -220,6 +226,39 @@ async fn give_order(
         Answer::Refused(reason) => Err(Refused(StatusCode::CONFLICT, reason)),
         Answer::Accepted | Answer::Status(_) | Answer::Loop(_) | Answer::Explained { .. } => {
             Ok(StatusCode::ACCEPTED)
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ExplainQuery {
+    client: IpAddr,
+    #[serde(default)]
+    client_port: u16,
+    to: IpAddr,
+    protocol: RuleProtocol,
+    #[serde(default)]
+    port: u16,
+}
+
+async fn explain(
+    State(api): State<Arc<Api>>,
+    Segments(name): Segments<String>,
+    Query(query): Query<ExplainQuery>,
+) -> Result<Json<Explained>, Refused> {
+    let module = module_named(&api, &name).await?;
+    let question = Question {
+        client: Client { addr: query.client, port: query.client_port, ipid: 0 },
+        addr: query.to,
+        protocol: query.protocol,
+        port: query.port,
+    };
+    match ask(&api, Command::Explain { module, question }).await? {
+        Answer::Explained { explanation, words } => Ok(Json(Explained { explanation, words })),
+        Answer::Refused(reason) => Err(Refused(StatusCode::CONFLICT, reason)),
+        Answer::Accepted | Answer::Status(_) => {
+            let text = "the node did not explain it".to_owned();
+            Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, text))
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use havre_core::farm::explain::Question;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{LogReply, NodeNames, Problem, Snapshot, api::SOCKET_NAME};
+use super::{Explained, LogReply, NodeNames, Problem, Snapshot, api::SOCKET_NAME};
 
 /// What every path begins with.
 const PREFIX: &str = "/api/v1/";
@@ -125,6 +126,25 @@ impl Client {
     pub async fn print(&self, module: &str, level: char, text: &str) -> Result<(), ClientError> {
         let path = format!("/api/v1/modules/{module}/log?level={level}");
         self.send(Method::POST, &path, Bytes::from(text.to_owned())).await.map(drop)
+    }
+
+    /// Which node of a farm takes a client's new connections.
+    ///
+    /// # Errors
+    /// The module shares nothing there, or there is no answer.
+    pub async fn explain(
+        &self,
+        module: &str,
+        question: Question,
+    ) -> Result<Explained, ClientError> {
+        let Question { client, addr, protocol, port } = question;
+        let protocol = format!("{protocol:?}").to_lowercase();
+        let path = format!(
+            "/api/v1/modules/{module}/explain?client={}&client_port={}&to={addr}&\
+             protocol={protocol}&port={port}",
+            client.addr, client.port
+        );
+        read(&self.request(Method::GET, &path).await?)
     }
 
     /// Makes the daemon read the active modules again.

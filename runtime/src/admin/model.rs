@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use havre_core::{status::NodeStatus, time::Instant};
+use havre_core::{farm::explain::Explanation, status::NodeStatus, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::events::log::Entry;
@@ -27,6 +27,15 @@ impl Snapshot {
         let waits = node.modules.iter().filter_map(words).collect();
         Self { now, node, waits }
     }
+}
+
+/// Which node of a farm takes a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// Who and by what.
+    pub explanation: Explanation,
+    /// The same in words.
+    pub words: String,
 }
 
 /// Entries of a log, oldest first.

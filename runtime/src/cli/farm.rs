@@ -1,4 +1,4 @@
-//! `havre farm`: emptying a node of its clients.
+//! `havre farm`: which node takes a client, and emptying a node of its clients.
 
 use std::{
     process::ExitCode,
@@ -12,6 +12,8 @@ use havre_core::status::{Drain, FarmStatus};
 use super::{ModuleArg, Target, meant, print, with_client};
 use crate::admin::client::Client;
 
+mod explain;
+
 /// Exit code of `drain --wait` if connections are left.
 const NOT_EMPTY: u8 = 2;
 /// Pause between two looks.
@@ -19,6 +21,11 @@ const POLL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum FarmCommand {
+    /// Say which node takes a client's new connections, and why.
+    #[command(after_help = "Examples:\n  havre farm explain -m myfarm 192.0.2.7\n  \
+        havre farm explain -m myfarm 192.0.2.7:51324       where rules share by the client's port\n  \
+        havre farm explain -m myfarm [2001:db8::7]:51324 --json")]
+    Explain(explain::ExplainArgs),
     /// Take no new clients on a node; connections that exist go on until they end.
     #[command(after_help = "Example: havre farm drain -m myfarm node2 --wait 600")]
     Drain(DrainArgs),
@@ -51,6 +58,7 @@ pub(super) struct UndrainArgs {
 
 pub(super) fn run(target: &Target, command: &FarmCommand) -> Result<ExitCode> {
     match command {
+        FarmCommand::Explain(args) => explain::run(target, args),
         FarmCommand::Drain(args) => {
             let order = if args.stop { "drainstop" } else { "drain" };
             on(target, args.node.as_deref(), async |client| {
