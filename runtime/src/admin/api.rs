@@ -119,7 +119,6 @@ pub fn node_routes(api: Api) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/modules/{name}/log", get(module_log).post(print))
-        .route("/api/v1/modules/{name}/log", get(module_log))
         .route("/api/v1/modules/{name}/explain", get(explain))
         .route("/api/v1/modules/{name}/{order}", post(order))
         .route("/api/v1/log", get(node_log))
