@@ -255,7 +255,7 @@ async fn explain(
     match ask(&api, Command::Explain { module, question }).await? {
         Answer::Explained { explanation, words } => Ok(Json(Explained { explanation, words })),
         Answer::Refused(reason) => Err(Refused(StatusCode::CONFLICT, reason)),
-        Answer::Accepted | Answer::Status(_) => {
+        _ => {
             let text = "the node did not explain it".to_owned();
             Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, text))
         }
