@@ -10,6 +10,7 @@
 //! Source: docs/user/reference/userconfig.md
 
 pub mod cluster;
+pub mod difference;
 pub mod error;
 mod macros;
 pub mod module;
@@ -24,7 +25,7 @@ mod value;
 mod xml;
 
 pub use macros::{expanded, names};
-pub use signature::signature;
+pub use signature::{revision, signature};
 
 #[cfg(test)]
 mod tests;

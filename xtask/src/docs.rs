@@ -120,6 +120,9 @@ fn section(
     if let Some(remark) = remark(spec.support) {
         let _ = write!(text, " *{remark}*");
     }
+    if spec.live {
+        text.push_str(" May change while the module runs, with all inside it.");
+    }
     text.push('\n');
     if !spec.attributes.is_empty() {
         text.push_str("\n| Attribute | Values | Default | Meaning |\n|---|---|---|---|\n");
@@ -143,10 +146,11 @@ fn row(attribute: &AttributeSpec, text: &mut String) {
         Presence::Default(value) => format!("`{value}`"),
     };
     let remark = remark(attribute.support).map(|r| format!(" *{r}*")).unwrap_or_default();
+    let live = if attribute.live { " May change while the module runs." } else { "" };
     let values = attribute.kind.words().replace('|', "\\|");
     let _ = writeln!(
         text,
-        "| `{}` | {values} | {default} | {}{remark} |",
+        "| `{}` | {values} | {default} | {}{live}{remark} |",
         attribute.name, attribute.about
     );
 }

@@ -30,6 +30,7 @@ pub use checkers::{
 pub use farm::FarmConfig;
 pub use mode::ServiceMode;
 pub use neighbours::{Neighbour, Neighbours};
+pub(crate) use parse::tree;
 pub use parse::{parse, parse_beside};
 pub use vip::{InterfaceConfig, InterfaceKind, VirtualAddrConfig, VirtualMac};
 

@@ -25,6 +25,8 @@ pub struct ElementSpec {
     pub about: &'static str,
     /// What Havre does with it.
     pub support: Support,
+    /// Whether it, and all inside it, may change while the module runs.
+    pub live: bool,
     /// How often it may occur in its parent.
     pub occurs: Occurs,
     /// Its attributes.
@@ -48,6 +50,8 @@ pub struct AttributeSpec {
     pub about: &'static str,
     /// What Havre does with it.
     pub support: Support,
+    /// Whether it may change while the module runs.
+    pub live: bool,
 }
 
 /// What Havre does with an element or attribute.
@@ -160,6 +164,7 @@ impl ElementSpec {
             name,
             about,
             support: Support::Acted,
+            live: false,
             occurs: Occurs::Optional,
             attributes: &[],
             children: &[],
@@ -169,6 +174,11 @@ impl ElementSpec {
 
     const fn support(mut self, support: Support) -> Self {
         self.support = support;
+        self
+    }
+
+    const fn live(mut self) -> Self {
+        self.live = true;
         self
     }
 
@@ -205,7 +215,7 @@ impl ElementSpec {
 
 impl AttributeSpec {
     const fn new(name: &'static str, kind: Kind, presence: Presence, about: &'static str) -> Self {
-        Self { name, kind, presence, about, support: Support::Acted }
+        Self { name, kind, presence, about, support: Support::Acted, live: false }
     }
 
     const fn required(name: &'static str, kind: Kind, about: &'static str) -> Self {
@@ -228,6 +238,11 @@ impl AttributeSpec {
         about: &'static str,
     ) -> Self {
         Self::new(name, kind, Presence::Default(value), about)
+    }
+
+    const fn live(mut self) -> Self {
+        self.live = true;
+        self
     }
 
     const fn support(mut self, support: Support) -> Self {

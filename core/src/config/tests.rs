@@ -10,6 +10,7 @@ use super::{
 
 mod checkers;
 mod cluster_xml;
+mod difference;
 mod farm;
 mod limits;
 mod neighbours;

@@ -41,15 +41,7 @@ pub fn parse_beside(
     neighbours: &Neighbours<'_>,
 ) -> Result<Parsed<ModuleConfig>, ConfigErrors> {
     let mut report = Report::new(file);
-    let tops = xml::read(text, &mut report);
-    let safe = root(tops, &mut report).map(|mut safe| {
-        let macros = safe.children.iter().filter(|c| c.name == "macro");
-        let names = Names::collect(macros, environment, &mut report);
-        names.expand_tree(&mut safe, &mut report);
-        flatten_checks(&mut safe, &mut report);
-        safe
-    });
-    let value = safe.and_then(|safe| {
+    let value = tree(text, environment, &mut report).and_then(|safe| {
         read::check(&safe, &SAFE, false, &mut report);
         let service = View::new(&safe, &SAFE).child("service")?;
         let config = build(service, cluster, &mut report)?;
@@ -57,6 +49,21 @@ pub fn parse_beside(
         Some(config)
     });
     report.finish(value)
+}
+
+/// The tree of a file, macros expanded.
+pub(crate) fn tree(
+    text: &str,
+    environment: &BTreeMap<String, String>,
+    report: &mut Report<'_>,
+) -> Option<Element> {
+    let tops = xml::read(text, report);
+    let mut safe = root(tops, report)?;
+    let macros = safe.children.iter().filter(|c| c.name == "macro");
+    let names = Names::collect(macros, environment, report);
+    names.expand_tree(&mut safe, report);
+    flatten_checks(&mut safe, report);
+    Some(safe)
 }
 
 /// The one `<safe>`, with the macros that stand in front of it.

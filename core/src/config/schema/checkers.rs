@@ -18,6 +18,7 @@ const SHARED: A = A::default(
 const IDENT: A = A::required("ident", Kind::Name, "Name of its resource.");
 
 pub(super) static ERRD: E = E::new("errd", "Watches processes and services.")
+    .live()
     .attributes(&[A::default("polltimer", seconds(1, 86_400), "30", "Period of the check.")])
     .children(&[&PROC]);
 
@@ -35,6 +36,7 @@ static PROC: E = E::new("proc", "One process or service.").occurs(Occurs::Many).
 ]);
 
 pub(super) static CHECK: E = E::new("check", "Holds the checkers.")
+    .live()
     .children(&[&TCP, &PING, &INTF, &IP, &CUSTOM, &MODULE, &SPLITBRAIN])
     .occurs(Occurs::Many);
 

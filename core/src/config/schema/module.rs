@@ -41,8 +41,9 @@ static SERVICE: E = E::new("service", "Describes the module; everything else sta
             Kind::Choice(&["on", "off", "auto", "ignore"]),
             "ignore",
             "Start with the daemon; `auto`: if it ran before; `ignore`: as the command line set.",
-        ),
-        A::default("boot_delay", seconds(0, DAY_S), "0", "Delay before that start."),
+        )
+        .live(),
+        A::default("boot_delay", seconds(0, DAY_S), "0", "Delay before that start.").live(),
         A::default("failover", Kind::OnOff, "on", "Whether a secondary takes over by itself."),
         A::default(
             "defaultprim",
@@ -55,33 +56,38 @@ static SERVICE: E = E::new("service", "Describes the module; everything else sta
             Kind::Count(0, 1_000),
             "3",
             "Actions caused by detections before the module is stopped.",
-        ),
+        )
+        .live(),
         A::default(
             "loop_interval",
             Kind::Time(Unit::Hours, Duration::ZERO, Duration::from_hours(8_760)),
             "24",
             "Window in which `maxloop` counts; 0 disables the count.",
-        ),
+        )
+        .live(),
         A::default(
             "automatic_reboot",
             Kind::OnOff,
             "off",
             "Whether a stopstart reboots the machine instead.",
-        ),
+        )
+        .live(),
         A::default(
             "maxloop_retry",
             Kind::WordOr("off", &seconds(1, DAY_S)),
             "off",
             "First pause before a module that `maxloop` stopped is tried again; it doubles from \
              try to try. `off`: it stays stopped (Havre's own attribute).",
-        ),
+        )
+        .live(),
         A::default(
             "onstartfailure",
             Kind::Choice(&["stop", "failover", "ignore"]),
             "ignore",
             "What a start script that ends with another code than 0 leads to: the module stops; \
              the other node takes over; or only the log tells it (Havre's own attribute).",
-        ),
+        )
+        .live(),
         A::optional(
             "quorum",
             Kind::Choice(&["none", "ping", "lease"]),
@@ -96,6 +102,7 @@ static INNER_MACRO: E = E::new("macro", "Defines a text, as directly inside `<sa
     .support(Support::Refused("move it in front of <service>"));
 
 static HEART: E = E::new("heart", "Sets how the two nodes watch each other.")
+    .live()
     .attributes(&[
         A::optional("port", Kind::Port, "", "UDP port of this module's heartbeats.")
             .support(Support::Unneeded("all modules share the port of <lans>")),
@@ -396,6 +403,7 @@ static FLOW: E = E::new("flow", "Names the network of replication (before 7.2)."
     .children(&[&HEART_SERVER]);
 
 static USER: E = E::new("user", "Runs the module's scripts; without it no script runs.")
+    .live()
     .attributes(&[
         A::default("nicestoptimeout", seconds(1, DAY_S), "300", "Limit of a stop script."),
         A::default("forcestoptimeout", seconds(1, DAY_S), "300", "Limit of a forced stop script."),
