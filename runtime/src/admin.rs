@@ -3,8 +3,9 @@
 
 pub mod api;
 pub mod client;
+mod configuration;
 pub mod health;
 mod model;
 pub mod remote;
 
-pub use self::model::{Explained, LogReply, NodeNames, Problem, Snapshot};
+pub use self::model::{Explained, LogReply, NodeNames, Problem, Snapshot, Staged};

@@ -6,6 +6,7 @@
 mod about;
 mod cluster;
 mod config;
+mod distribute;
 pub mod documents;
 mod farm;
 mod hosts;
@@ -333,6 +334,13 @@ pub fn run<C: Commands>(commands: &C, words: impl IntoIterator<Item = OsString>)
 fn execute<C: Commands>(commands: &C, cli: Cli) -> Result<ExitCode> {
     let here = Target::here(&cli.state_dir);
     let Some(hosts) = &cli.hosts else { return execute_on(commands, &cli.command, &here) };
+    if let Command::Module(command) = &cli.command
+        && command.goes_to_nodes()
+    {
+        let names = with_client(&here, async |client| Ok(client.nodes().await?))?;
+        let nodes = hosts::chosen(hosts, &names.nodes)?;
+        return module::run_on(&cli.state_dir, command.clone(), Some(nodes));
+    }
     if !cli.command.can_be_remote() {
         bail!("-H is for commands to running daemons (start, stop, state, log ...), not for this");
     }

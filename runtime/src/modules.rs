@@ -2,10 +2,12 @@
 //!
 //! `STATE/modules/NAME` is the installed folder (`conf/userconfig.xml`, `bin/`, and `id`, the
 //! number that all nodes share); it may be edited at any time. `havre module config` copies it to
-//! `STATE/active/NAME`, which the daemon and the scripts use. A copy replaces the one before as a
-//! whole, so that the daemon never sees half a module.
+//! `STATE/active/NAME` ([`lifecycle`]), which the daemon and the scripts use. A copy replaces the
+//! one before as a whole, so that the daemon never sees half a module.
 
 mod folder;
+mod history;
+mod lifecycle;
 
 use std::{
     collections::BTreeMap,
@@ -18,13 +20,24 @@ use havre_core::{
         self,
         cluster::ClusterConfig,
         error::{ConfigErrors, Diagnostic},
-        module::{ModuleConfig, ServiceMode},
+        module::{ModuleConfig, Neighbour, Neighbours, ServiceMode},
     },
     ids::ModuleId,
     module::ModuleSetup,
 };
 use thiserror::Error;
 
+pub use self::{
+    history::{Earlier, KEPT},
+    lifecycle::Outlook,
+};
+use crate::{
+    admin::{health::HEALTH_PORT_DEFAULT, remote::ADMIN_PORT_DEFAULT},
+    package::PackageError,
+};
+
+/// The configuration with its macros expanded, in an active module's folder.
+const EXPANDED: &str = "conf/safeconf.xml";
 /// Largest number of a module: ports derive from it.
 pub const MODULE_ID_MAX: u16 = 512;
 
@@ -62,6 +75,23 @@ pub enum ModuleError {
         /// Whose it is.
         name: String,
     },
+    /// The package is none, or may not be unpacked.
+    #[error("{0}")]
+    Package(#[from] PackageError),
+    /// No earlier configuration is kept, or none of that label.
+    #[error("no such earlier configuration of module \"{name}\" is kept; kept: {}", list(.known))]
+    NothingKept {
+        /// The module.
+        name: String,
+        /// The labels that exist.
+        known: Vec<String>,
+    },
+    /// The module is active.
+    #[error("module \"{0}\" is configured; first: havre module deconfig -m {0}")]
+    Active(String),
+    /// Its records cannot be removed.
+    #[error("the module's records cannot be removed: {0}")]
+    Records(String),
     /// Not a possible number.
     #[error("module number {0}: must be between 1 and {MODULE_ID_MAX}")]
     Id(u16),
@@ -83,6 +113,11 @@ pub enum ModuleError {
     },
 }
 
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> ModuleError {
+    let path = path.to_owned();
+    move |source| ModuleError::Io { path, source }
+}
+
 fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
@@ -100,6 +135,8 @@ pub struct Module {
     pub config: ModuleConfig,
     /// Digest that both nodes must share.
     pub signature: u64,
+    /// Digest of every setting; what may change while the module runs is in this one only.
+    pub revision: u64,
     /// What its author should know although it can be used.
     pub notices: Vec<Diagnostic>,
 }
@@ -135,48 +172,6 @@ impl Modules {
         numbered(&self.installed_dir())
     }
 
-    /// Copies a module's folder in and checks it. Installing again keeps the number unless
-    /// another is given. Nothing changes if the configuration is wrong.
-    ///
-    /// # Errors
-    /// The folder is no module, or its configuration is wrong.
-    pub fn install(
-        &self,
-        name: &str,
-        from: &Path,
-        id: Option<u16>,
-        cluster: &ClusterConfig,
-    ) -> Result<Module, ModuleError> {
-        check_name(name)?;
-        if !from.join("conf").join("userconfig.xml").is_file() {
-            return Err(ModuleError::NotAModule(from.to_owned()));
-        }
-        let installed = self.installed()?;
-        let id = choose_id(name, id, &installed)?;
-        let checked = read(from, name, id, cluster)?;
-        let target = self.installed_dir().join(name);
-        folder::replace(from, &target, &id.0.to_string())?;
-        Ok(Module { dir: target, ..checked })
-    }
-
-    /// Makes the installed folder of a module the one that the daemon runs.
-    ///
-    /// # Errors
-    /// The module is not installed, or its configuration is wrong; what runs stays as it is.
-    pub fn apply(&self, name: &str, cluster: &ClusterConfig) -> Result<Module, ModuleError> {
-        let installed = self.installed()?;
-        let known = || installed.iter().map(|(name, _)| name.clone()).collect();
-        let (_, id) = installed
-            .iter()
-            .find(|(other, _)| other == name)
-            .ok_or_else(|| ModuleError::Unknown { name: name.to_owned(), known: known() })?;
-        let from = self.installed_dir().join(name);
-        let checked = read(&from, name, *id, cluster)?;
-        let target = self.active_dir().join(name);
-        folder::replace(&from, &target, &id.0.to_string())?;
-        Ok(Module { dir: target, ..checked })
-    }
-
     /// The modules that the daemon runs, by number.
     ///
     /// # Errors
@@ -187,7 +182,9 @@ impl Modules {
     ) -> Result<BTreeMap<ModuleId, Module>, ModuleError> {
         let mut modules = BTreeMap::new();
         for (name, id) in numbered(&self.active_dir())? {
-            let module = read(&self.active_dir().join(&name), &name, id, cluster)?;
+            // Collisions were refused when the module was applied.
+            let dir = self.active_dir().join(&name);
+            let module = read(&dir, (&name, id), cluster, &Neighbours::default())?;
             if let Some(other) = modules.insert(id, module) {
                 return Err(ModuleError::IdTaken { id: id.0, name: other.name });
             }
@@ -204,7 +201,42 @@ impl Modules {
         if !active.is_dir() {
             return Ok(true);
         }
-        Ok(folder::contents(&installed)? != folder::contents(&active)?)
+        let mut active = folder::contents(&active)?;
+        active.remove(Path::new(EXPANDED));
+        Ok(folder::contents(&installed)? != active)
+    }
+
+    /// Reads a module as it would stand beside the other modules of a folder.
+    fn read_beside(
+        &self,
+        dir: &Path,
+        (name, id): (&str, ModuleId),
+        others: &Path,
+        cluster: &ClusterConfig,
+    ) -> Result<Module, ModuleError> {
+        let mut modules = Vec::new();
+        for (other, id) in numbered(others)? {
+            if other != name {
+                // One that is wrong is told when it is applied itself.
+                let dir = others.join(&other);
+                modules.extend(read(&dir, (&other, id), cluster, &Neighbours::default()));
+            }
+        }
+        let others = modules.iter().map(|module| Neighbour {
+            name: &module.name,
+            id: module.id,
+            config: &module.config,
+        });
+        let neighbours = Neighbours {
+            id,
+            others: others.collect(),
+            ports: vec![
+                (HEALTH_PORT_DEFAULT, "health check".to_owned()),
+                (ADMIN_PORT_DEFAULT, "commands of other nodes".to_owned()),
+            ],
+            directories: vec![(self.state_dir.clone(), "Havre's own state".to_owned())],
+        };
+        read(dir, (name, id), cluster, &neighbours)
     }
 
     fn installed_dir(&self) -> PathBuf {
@@ -216,23 +248,37 @@ impl Modules {
     }
 }
 
+fn configuration_of(dir: &Path) -> PathBuf {
+    dir.join("conf").join("userconfig.xml")
+}
+
+/// What scripts read: the configuration with its macros expanded, as `conf/safeconf.xml`.
+fn expanded_copy(dir: &Path, name: &str) -> Result<(&'static str, Vec<u8>), ModuleError> {
+    let file = configuration_of(dir);
+    let text = fs::read_to_string(&file).map_err(failed(&file))?;
+    let names = config::names(&text, &environment(name));
+    Ok((EXPANDED, config::expanded(&text, &names).into_bytes()))
+}
+
 fn read(
     dir: &Path,
-    name: &str,
-    id: ModuleId,
+    (name, id): (&str, ModuleId),
     cluster: &ClusterConfig,
+    neighbours: &Neighbours<'_>,
 ) -> Result<Module, ModuleError> {
-    let file = dir.join("conf").join("userconfig.xml");
-    let text = fs::read_to_string(&file)
-        .map_err(|source| ModuleError::Io { path: file.clone(), source })?;
-    let parsed = config::module::parse(&file, &text, cluster, &environment(name))?;
+    let file = configuration_of(dir);
+    let text = fs::read_to_string(&file).map_err(failed(&file))?;
+    let environment = environment(name);
+    let parsed = config::module::parse_beside(&file, &text, (cluster, &environment), neighbours)?;
     let mode = parsed.value.service.mode;
     if mode != ServiceMode::Mirror {
         return Err(ModuleError::Mode { name: name.to_owned(), mode: mode.word() });
     }
-    let signature = config::signature(cluster, &parsed.value);
-    let (name, dir, notices) = (name.to_owned(), dir.to_owned(), parsed.notices);
-    Ok(Module { id, name, dir, config: parsed.value, signature, notices })
+    let (config, notices) = (parsed.value, parsed.notices);
+    let signature = config::signature(cluster, &config);
+    let revision = config::revision(cluster, &config);
+    let (name, dir) = (name.to_owned(), dir.to_owned());
+    Ok(Module { id, name, dir, config, signature, revision, notices })
 }
 
 /// Variables that `%NAME%` in a configuration may use. Not those of the process: the shell of a
@@ -279,10 +325,6 @@ pub fn check_name(name: &str) -> Result<(), ModuleError> {
 
 /// The modules of a folder with their numbers, in order of names.
 fn numbered(dir: &Path) -> Result<Vec<(String, ModuleId)>, ModuleError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        |source| ModuleError::Io { path, source }
-    };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

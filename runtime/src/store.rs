@@ -143,6 +143,20 @@ impl Store {
         }
     }
 
+    /// Removes a record, if it is there.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Io { path, source: error })
+            }
+            _ => sync_dir(&self.dir).map_err(StoreError::io(&self.dir)),
+        }
+    }
+
     /// Names of the records, in order.
     ///
     /// # Errors

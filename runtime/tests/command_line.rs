@@ -121,6 +121,13 @@ fn commands_lead_from_nothing_to_a_pair_with_a_witness() {
     for line in ["state -v", "state --json", "log -m db", "log --node -A"] {
         succeeds(&stop, &a, line);
     }
+    succeeds(&stop, &a, "config check -m db");
+    succeeds(&stop, &a, "module getports -m db");
+    let file = a.join("modules/db/conf/userconfig.xml");
+    let text =
+        fs::read_to_string(&file).expect("reads").replace("mirror\"", "mirror\" failover=\"off\"");
+    fs::write(&file, text).expect("writes");
+    assert_ne!(havre(&stop, &a, "module config -m db --local"), ExitCode::SUCCESS, "it runs");
     assert_ne!(havre(&stop, &a, "module config -m db"), ExitCode::SUCCESS, "it runs");
     for line in ["stop -m web", "stop -m ../db", "state -m web", "log -m web"] {
         assert_ne!(havre(&stop, &a, line), ExitCode::SUCCESS, "havre {line}: no such module");

@@ -1,5 +1,5 @@
-//! Documents that are generated: the reference of the two configuration files, from the table the
-//! parser reads by; the reference of commands and the manual pages, from the command line.
+//! Documents that are generated: the reference of the two configuration files and their XML schemas,
+//! from the table the parser reads by; the reference of commands and the manual pages, from the command line.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -8,6 +8,8 @@ use havre_core::config::schema::{
     AttributeSpec, CLUSTER, ElementSpec, Occurs, Presence, SAFE, Support,
 };
 use havre_runtime::cli::documents as commands;
+
+mod xsd;
 
 const REFERENCE: &str = "docs/user/reference";
 const MANUAL: &str = "docs/man";
@@ -60,6 +62,8 @@ fn documents() -> Result<Vec<(String, String)>> {
     let pages = [
         ("userconfig.md", document(&SAFE, MODULE_INTRODUCTION)),
         ("cluster.md", document(&CLUSTER, CLUSTER_INTRODUCTION)),
+        ("userconfig.xsd", xsd::schema(&SAFE)),
+        ("cluster.xsd", xsd::schema(&CLUSTER)),
         ("commands.md", commands::reference()),
     ];
     let pages = pages.into_iter().map(|(name, text)| (format!("{REFERENCE}/{name}"), text));
@@ -180,6 +184,7 @@ Describes one module: what runs, where, under which address, with which data. Ch
 - **Macros**: `%name%` in a value stands for the `<macro>` of that name, or else for the variable of
   the environment; macros win. An unknown name is an error.
 - Values that end with `TO_BE_DEFINED` are placeholders of a template and are refused.
+- Editors complete and check the file with the XML schema `userconfig.xsd` beside this page.
 - Elements and attributes marked *accepted* are read, checked and named by `havre config check`.
 - Who decides when all heartbeats are lost: `quorum` of `<service>`, see below. With `lease` and
   a witness on a third machine, two primaries at once are impossible.

@@ -10,6 +10,7 @@
 //! | `POST /api/v1/modules/NAME/log?level=I\|E\|W` with a text | 202: the text is in the log |
 //! | `GET /api/v1/commands?count=` | [`LogReply`]: the orders given to this node |
 //! | `POST /api/v1/reload` | 202 once the active modules were read again |
+//! | `POST /api/v1/configurations/NAME/...` | see [`super::configuration`] |
 //! | `GET /api/v1/nodes` | [`NodeNames`] |
 //! | any of `/api/v1/nodes/NODE/...` | what node NODE answers to `/api/v1/...` |
 //!
@@ -45,7 +46,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Explained, LogReply, NodeNames, Problem, Snapshot,
+    Explained, LogReply, NodeNames, Problem, Snapshot, configuration,
     remote::{Neighbours, RemoteError},
 };
 use crate::{
@@ -96,7 +97,7 @@ pub struct Api {
 pub struct Caller(pub String);
 
 /// A request that was not carried out.
-struct Refused(StatusCode, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -124,6 +125,7 @@ pub fn node_routes(api: Api) -> Router {
         .route("/api/v1/log", get(node_log))
         .route("/api/v1/commands", get(command_log))
         .route("/api/v1/reload", post(reload))
+        .merge(configuration::routes())
         .with_state(Arc::new(api))
 }
 
@@ -152,7 +154,7 @@ async fn ask(api: &Api, command: Command) -> Result<Answer, Refused> {
     api.inbox.ask(command).await.map_err(gone)
 }
 
-async fn node_status(api: &Api) -> Result<NodeStatus, Refused> {
+pub(super) async fn node_status(api: &Api) -> Result<NodeStatus, Refused> {
     match ask(api, Command::Status).await? {
         Answer::Status(status) => Ok(status),
         Answer::Accepted | Answer::Refused(_) | Answer::Loop(_) | Answer::Explained { .. } => {
@@ -408,6 +410,11 @@ fn status_for(error: &RemoteError) -> StatusCode {
 }
 
 async fn reload(State(api): State<Arc<Api>>) -> Result<StatusCode, Refused> {
+    reload_now(&api).await
+}
+
+/// Makes the daemon read the active modules again.
+pub(super) async fn reload_now(api: &Api) -> Result<StatusCode, Refused> {
     let stopping = || Refused(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned());
     let (reply, done) = oneshot::channel();
     api.reload.send(reply).map_err(|_| stopping())?;

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{Explained, LogReply, NodeNames, Problem, Snapshot, api::SOCKET_NAME};
+use super::{Explained, LogReply, NodeNames, Problem, Snapshot, Staged, api::SOCKET_NAME};
 
 /// What every path begins with.
 const PREFIX: &str = "/api/v1/";
@@ -153,6 +153,38 @@ impl Client {
     /// The daemon refuses, or there is no answer.
     pub async fn reload(&self) -> Result<(), ClientError> {
         self.request(Method::POST, "/api/v1/reload").await.map(drop)
+    }
+
+    /// Brings a configuration to the node, as a package; nothing changes yet.
+    ///
+    /// # Errors
+    /// It could not be applied there, or there is no answer.
+    pub async fn stage(
+        &self,
+        module: &str,
+        id: u16,
+        package: Vec<u8>,
+    ) -> Result<Staged, ClientError> {
+        let path = format!("/api/v1/configurations/{module}/stage?id={id}");
+        read(&self.send(Method::POST, &path, package.into()).await?)
+    }
+
+    /// Applies what was staged.
+    ///
+    /// # Errors
+    /// It cannot be applied, or there is no answer.
+    pub async fn apply_staged(&self, module: &str) -> Result<(), ClientError> {
+        let path = format!("/api/v1/configurations/{module}/apply");
+        self.request(Method::POST, &path).await.map(drop)
+    }
+
+    /// Forgets what was staged.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn unstage(&self, module: &str) -> Result<(), ClientError> {
+        let path = format!("/api/v1/configurations/{module}/unstage");
+        self.request(Method::POST, &path).await.map(drop)
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use havre_core::{farm::explain::Explanation, status::NodeStatus, time::Instant};
+use havre_core::{
+    config::difference::Change, farm::explain::Explanation, status::NodeStatus, time::Instant,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::events::log::Entry;
@@ -52,6 +54,23 @@ pub struct NodeNames {
     pub own: String,
     /// All of them, the one that answers included, in the order of `cluster.xml`.
     pub nodes: Vec<String>,
+}
+
+/// A configuration that is ready to be applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Digest of what the nodes must agree about.
+    pub signature: u64,
+    /// Digest of everything.
+    pub revision: u64,
+    /// Whether a configuration of the module is active now.
+    pub active: bool,
+    /// Whether the module must be stopped for it.
+    pub needs_stop: bool,
+    /// Whether the module runs.
+    pub running: bool,
+    /// What differs from the active one.
+    pub changes: Vec<Change>,
 }
 
 /// Why a request was not carried out, and what to do.

@@ -1,6 +1,7 @@
 //! `havre config check`: every finding of every file, with its place and its remedy.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,19 +16,28 @@ use havre_core::config::{
 };
 
 use super::{FAILURE, print};
-use crate::{cluster::Membership, modules::environment};
+use crate::{
+    cluster::Membership,
+    modules::{ModuleError, Modules, environment},
+    package::{CONFIGURATION, Package, PackedFile},
+};
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Check cluster.xml and userconfig.xml files before they are used.
+    /// Check cluster.xml and userconfig.xml files, or tell what applying a module would change.
     #[command(after_help = "A userconfig.xml is checked against the cluster.xml among the files, \
-        or else against the\ncluster of which this machine is a member.\nExamples:\n  \
-        havre config check cluster.xml\n  havre config check cluster.xml \
-        mymodule/conf/userconfig.xml\nExit code 0: usable, 1: errors.")]
+        or else against the\ncluster of which this machine is a member. With -m nothing is changed \
+        either: it tells\nwhat `havre module config` would change, and whether the module must be \
+        stopped for it.\nExamples:\n  havre config check cluster.xml\n  havre config check \
+        cluster.xml mymodule/conf/userconfig.xml\n  havre config check mirror.safe\n  \
+        havre config check -m mymodule\nExit code 0: usable, 1: errors.")]
     Check {
-        /// The files, or folders of modules.
-        #[arg(required = true)]
+        /// The files, packages (.safe), or folders of modules.
+        #[arg(required_unless_present = "module")]
         files: Vec<PathBuf>,
+        /// An installed module, compared with what the node runs.
+        #[arg(short = 'm', long = "module", value_name = "AM", conflicts_with = "files")]
+        module: Option<String>,
         /// The findings as JSON.
         #[arg(long)]
         json: bool,
@@ -35,7 +45,10 @@ pub(super) enum ConfigCommand {
 }
 
 pub(super) fn run(dir: &Path, command: ConfigCommand) -> Result<ExitCode> {
-    let ConfigCommand::Check { files, json } = command;
+    let ConfigCommand::Check { files, module, json } = command;
+    if let Some(module) = module {
+        return dry_run(dir, &module, json);
+    }
     let findings = check(dir, &files)?;
     let errors = findings.iter().filter(|found| found.severity == Severity::Error).count();
     if json {
@@ -53,12 +66,72 @@ pub(super) fn run(dir: &Path, command: ConfigCommand) -> Result<ExitCode> {
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) })
 }
 
+/// What applying an installed module would change.
+fn dry_run(dir: &Path, name: &str, json: bool) -> Result<ExitCode> {
+    let membership = Membership::load(dir)?;
+    let outlook = match Modules::of(dir).outlook(name, membership.config()) {
+        Ok(outlook) => outlook,
+        Err(ModuleError::Config(errors)) => {
+            let text =
+                if json { serde_json::to_string_pretty(&errors.0)? } else { errors.to_string() };
+            print(&(text + "\n"))?;
+            return Ok(ExitCode::from(FAILURE));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if json {
+        print(&(serde_json::to_string_pretty(&outlook.changes)? + "\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let module = &outlook.module;
+    let mut text: String = module.notices.iter().map(|found| format!("{found}\n")).collect();
+    text += &outlook.changes.iter().map(|change| format!("{change}\n")).collect::<String>();
+    text += match (outlook.active, outlook.changes.is_empty(), outlook.needs_stop) {
+        (false, ..) => "the module is not configured on this node yet\n",
+        (true, true, false) => "the configuration does not differ from the one that runs\n",
+        (true, _, false) => "it can be applied while the module runs\n",
+        (true, _, true) => "it can be applied while the module is stopped on all its nodes\n",
+    };
+    text += &format!("signature {:016x}, revision {:016x}\n", module.signature, module.revision);
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is found in the scripts of a module.
+fn check_scripts(files: &BTreeMap<String, PackedFile>, at: &Path) -> Vec<Diagnostic> {
+    let scripts = files.iter().filter(|(path, _)| path.starts_with("bin/"));
+    let texts = scripts
+        .filter_map(|(path, file)| Some((at.join(path), std::str::from_utf8(&file.bytes).ok()?)));
+    texts.flat_map(|(path, text)| config::script::check(&path, text)).collect()
+}
+
+/// The configuration in a package, and what is found in its scripts.
+fn packed(file: &Path) -> Result<(String, Vec<Diagnostic>)> {
+    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let package = Package::read(&bytes).with_context(|| file.display().to_string())?;
+    let text = package.files.get(CONFIGURATION).map(|file| file.bytes.clone());
+    let text = String::from_utf8(text.unwrap_or_default())
+        .with_context(|| format!("{}: {CONFIGURATION} is not UTF-8", file.display()))?;
+    Ok((text, check_scripts(&package.files, file)))
+}
+
 /// Everything found in the files, clusters first.
 fn check(dir: &Path, files: &[PathBuf]) -> Result<Vec<Diagnostic>> {
     let mut findings = Vec::new();
     let (mut cluster, mut modules) = (None, Vec::new());
     let mut has_cluster_file = false;
     for file in files {
+        if file.extension().is_some_and(|extension| extension == "safe" || extension == "zip") {
+            let (text, found) = packed(file)?;
+            findings.extend(found);
+            modules.push((file.join(CONFIGURATION), text));
+            continue;
+        }
+        if file.is_dir() {
+            let package = Package::of_folder(file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            findings.extend(check_scripts(&package.files, file));
+        }
         let file =
             if file.is_dir() { file.join("conf").join("userconfig.xml") } else { file.clone() };
         let text =

@@ -7,21 +7,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::ModuleError;
+use super::{ModuleError, failed};
 use crate::store::create_private_dir;
 
 /// Entries of a module's folder, and levels below it; more is no module.
 const ENTRIES_MAX: usize = 10_000;
 const DEPTH_MAX: usize = 16;
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> ModuleError {
-    let path = path.to_owned();
-    move |source| ModuleError::Io { path, source }
-}
-
 /// Copies the folder `from` over `to`, with the module's number in the file `id`. `to` is the old
 /// or the new folder, never a mixture; if a crash leaves none, the old one is in `NAME.old`.
-pub(super) fn replace(from: &Path, to: &Path, id: &str) -> Result<(), ModuleError> {
+///
+/// `extra`: further files, by relative path.
+pub(super) fn replace(
+    from: &Path,
+    to: &Path,
+    id: &str,
+    extra: &[(&str, Vec<u8>)],
+) -> Result<(), ModuleError> {
     let parent = to.parent().unwrap_or_else(|| Path::new("."));
     create_private_dir(parent).map_err(failed(parent))?;
     let (new, old) = (to.with_extension("new"), to.with_extension("old"));
@@ -31,6 +33,11 @@ pub(super) fn replace(from: &Path, to: &Path, id: &str) -> Result<(), ModuleErro
     let id_file = new.join("id");
     fs::write(&id_file, id).map_err(failed(&id_file))?;
     sync(&id_file)?;
+    for (name, bytes) in extra {
+        let file = new.join(name);
+        fs::write(&file, bytes).map_err(failed(&file))?;
+        sync(&file)?;
+    }
     sync(&new)?;
     if to.exists() {
         remove(&old)?;
@@ -41,7 +48,8 @@ pub(super) fn replace(from: &Path, to: &Path, id: &str) -> Result<(), ModuleErro
     remove(&old)
 }
 
-fn remove(path: &Path) -> Result<(), ModuleError> {
+/// Removes a folder, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), ModuleError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
         _ => Ok(()),

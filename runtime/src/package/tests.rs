@@ -128,7 +128,8 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         cut in any::<prop::sample::Index>(),
     ) {
-        let good = archive(&[(CONFIGURATION, XML, 0o644), ("bin/start_prim", b"#!/bin/sh\n", 0o755)]);
+        let start = ("bin/start_prim", b"#!/bin/sh\n" as &[u8], 0o755);
+        let good = archive(&[(CONFIGURATION, XML, 0o644), start]);
         let mut bytes = good.clone();
         for (place, value) in changes {
             let place = place.index(bytes.len());

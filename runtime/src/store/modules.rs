@@ -85,6 +85,18 @@ impl ModuleRecords {
         Ok((saved, complaints))
     }
 
+    /// Removes everything that is noted about a module.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn forget(&self, module: ModuleId) -> Result<(), StoreError> {
+        let suffix = format!("-{}", module.0);
+        for name in self.store.names()?.iter().filter(|name| name.ends_with(&suffix)) {
+            self.store.remove(name)?;
+        }
+        Ok(())
+    }
+
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
         let damaged = || StoreError::Damaged(self.store.path(name));
         let bytes = self.store.read(name)?.ok_or_else(damaged)?;
