@@ -79,8 +79,9 @@ impl Probes {
             Probe::Interface { local_addr } => {
                 on_a_thread(move || address::link_of(local_addr)).await
             }
-            Probe::Address { addr } => match first_address(&addr).await {
-                Ok(addr) => on_a_thread(move || address::held(addr)).await,
+            Probe::Address { addr, exclusive } => match first_address(&addr).await {
+                Ok(addr) if exclusive => on_a_thread(move || address::held(addr)).await,
+                Ok(addr) => on_a_thread(move || address::is_set(addr)).await,
                 Err(error) => Finding::Unable(error),
             },
         }
@@ -101,7 +102,7 @@ impl Probes {
             Probe::Interface { local_addr } => {
                 spawn_local(address::watch(move || address::link_of(local_addr), report))
             }
-            Probe::Address { addr } => match addr.parse() {
+            Probe::Address { addr, .. } => match addr.parse() {
                 // Whether another host has it, too, is asked at each period.
                 Ok(addr) => spawn_local(address::watch(move || address::is_set(addr), report)),
                 Err(_) => return,

@@ -19,15 +19,17 @@ pub enum Probe {
         /// Addresses or names.
         hosts: Vec<String>,
     },
-    /// Does the network card with this address have a link?
+    /// Does the network card with this address, or else with its network, have a link?
     Interface {
-        /// An address of the card.
+        /// The address.
         local_addr: IpAddr,
     },
-    /// Is this address set here, and does no other host answer for it?
+    /// Is this address set here?
     Address {
         /// Address or name.
         addr: String,
+        /// No other host may answer for it.
+        exclusive: bool,
     },
     /// Does this program end with 0?
     Program {

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::module::{
         CheckAction, CheckerConfig, CheckerKind, Class, ErrdConfig, FailoverConfig, ModuleConfig,
-        ProcAction, ProcConfig, StartFailure,
+        ProcAction, ProcConfig, ServiceMode, StartFailure,
     },
     ids::CheckerId,
     mutant::{self, Mutant},
@@ -70,7 +70,9 @@ impl Settings {
             checkers.extend(next_id(&checkers).map(|id| watched(id, proc)));
         }
         for checker in &checks.checkers {
-            checkers.extend(next_id(&checkers).map(|id| checked(id, name, checker)));
+            // Every node of a farm has its addresses.
+            let alone = config.service.mode != ServiceMode::Farm;
+            checkers.extend(next_id(&checkers).map(|id| checked(id, (name, alone), checker)));
         }
         let rules = rules(&checks.failover, &checks.checkers);
         let exported = exported(&rules, &checkers);
@@ -130,7 +132,11 @@ fn watched(id: CheckerId, (errd, proc): (&ErrdConfig, &ProcConfig)) -> CheckerSe
     }
 }
 
-fn checked(id: CheckerId, module: &str, checker: &CheckerConfig) -> CheckerSettings {
+fn checked(
+    id: CheckerId,
+    (module, exclusive): (&str, bool),
+    checker: &CheckerConfig,
+) -> CheckerSettings {
     let mut direct = None;
     let mut watches = false;
     let (by, class, probe) = match &checker.kind {
@@ -146,7 +152,7 @@ fn checked(id: CheckerId, module: &str, checker: &CheckerConfig) -> CheckerSetti
         }
         CheckerKind::Address { addr } => {
             watches = true;
-            ("ipcheck", "ip", Probe::Address { addr: addr.clone() })
+            ("ipcheck", "ip", Probe::Address { addr: addr.clone(), exclusive })
         }
         CheckerKind::Custom { exec, args } => {
             let mut all = vec![module.to_owned(), format!("custom.{}", checker.ident)];

@@ -9,6 +9,7 @@ use std::{
 };
 
 use havre_core::{
+    checks::probe::Finding,
     config::{cluster, module},
     effect::{
         Answer, Command, Effect, Input, ModuleOrder, Outcome, Route, SavedState, ScriptEnd,
@@ -233,7 +234,14 @@ impl World {
                         self.log.push(format!("{} n{n} {:?}", self.now, event.kind));
                     }
                 }
-                Effect::Answer { .. } | Effect::Guard { .. } => {}
+                Effect::Probe { op, .. } => {
+                    let outcome = Outcome::Probed(Finding::Up);
+                    self.later(1, n, What::Input(Input::Completed { op, outcome }));
+                }
+                Effect::Answer { .. }
+                | Effect::Guard { .. }
+                | Effect::Watch { .. }
+                | Effect::Unwatch { .. } => {}
                 other => panic!("a farm does not order {other:?}"),
             }
         }
