@@ -117,6 +117,25 @@ fn a_secondary_whose_disk_fails_while_it_takes_over_leaves_the_role_to_its_peer(
 }
 
 #[test]
+fn a_node_that_is_heard_and_hears_nobody_keeps_its_peer_from_serving_for_a_while_only() {
+    for deaf in [0, 1] {
+        let mut w = mirror(&QuorumPolicy::Lease);
+        pair(&mut w);
+        w.kill(0);
+        w.kill(1);
+        w.deaf = Some(deaf);
+        w.boot(deaf);
+        w.order(deaf, ModuleOrder::Start);
+        w.run_for(2_000);
+        w.boot(1 - deaf);
+        w.order(1 - deaf, ModuleOrder::Start);
+        w.run_for(20_000);
+        w.expect(1 - deaf, State::Alone, Phase::Ready);
+        w.expect(deaf, State::Wait, Phase::NotReady);
+    }
+}
+
+#[test]
 fn a_swap_exchanges_the_roles_from_either_side() {
     for policy in policies() {
         for asked in [0, 1] {

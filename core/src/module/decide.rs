@@ -4,7 +4,7 @@ use crate::{
     ids::NodeId,
     quorum::policy::Kind,
     replication::generation::{CopyState, Generation, Lineage, Origin, Relation, compare},
-    status::WaitReason,
+    status::{Phase, WaitReason},
     wire::message::ModuleBeat,
 };
 
@@ -52,6 +52,9 @@ pub struct View<'a> {
     pub yielding: bool,
     /// This node has just consented to the peer's becoming primary.
     pub promised: bool,
+    /// This node has waited so long that a peer which goes first, but gets nowhere, has had its
+    /// turn: it may be heard and hear nobody.
+    pub impatient: bool,
 }
 
 /// What to do.
@@ -97,15 +100,23 @@ pub fn decide(view: &View<'_>) -> Decision {
     if view.failover_off && !beat.started {
         return Wait(WaitReason::FailoverOff);
     }
-    if view.promised || beat.wanting {
+    let stuck = view.impatient && beat.phase == Phase::NotReady;
+    if view.promised || beat.wanting && !stuck {
         return Wait(WaitReason::PeerNotReady);
     }
     match standing(view, beat) {
+        Standing::TheirTurn if stuck && !view.failover_off && !view.yielding => {
+            Promote(origin(view))
+        }
         Standing::Mine if view.yielding => Wait(WaitReason::PeerNotReady),
         Standing::Mine => Promote(origin(view)),
-        Standing::Theirs if view.failover_off => Wait(WaitReason::FailoverOff),
-        Standing::Theirs if view.yielding || beat.started => Wait(WaitReason::PeerNotReady),
-        Standing::Theirs => Wait(not_up_to_date(view.lineage)),
+        Standing::Theirs | Standing::TheirTurn if view.failover_off => {
+            Wait(WaitReason::FailoverOff)
+        }
+        Standing::Theirs | Standing::TheirTurn if view.yielding || beat.started => {
+            Wait(WaitReason::PeerNotReady)
+        }
+        Standing::Theirs | Standing::TheirTurn => Wait(not_up_to_date(view.lineage)),
         Standing::Nobody(reason) => Wait(reason),
     }
 }
@@ -114,6 +125,8 @@ pub fn decide(view: &View<'_>) -> Decision {
 enum Standing {
     Mine,
     Theirs,
+    /// The peer goes first among equals.
+    TheirTurn,
     Nobody(WaitReason),
 }
 
@@ -155,7 +168,7 @@ fn standing(view: &View<'_>, beat: &ModuleBeat) -> Standing {
 fn by_rank(view: &View<'_>, beat: &ModuleBeat) -> Standing {
     let mine = (!beat.started, view.was_primary, view.node < view.peer);
     let theirs = (false, beat.was_primary, view.peer < view.node);
-    if mine > theirs { Standing::Mine } else { Standing::Theirs }
+    if mine > theirs { Standing::Mine } else { Standing::TheirTurn }
 }
 
 fn usable(lineage: &Lineage) -> bool {

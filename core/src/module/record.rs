@@ -117,6 +117,16 @@ impl<P: Clone> Keeper<P> {
         self.flight.iter().map(|f| &f.purpose).chain(self.queue.iter().map(|(_, p)| p))
     }
 
+    /// Whether a change that is not durable yet moves the copy on to another generation.
+    pub fn advances(&self) -> bool {
+        let moves = |change: &Change| {
+            matches!(change, Change::Advance(_) | Change::Recorded(_) | Change::Adopt(_))
+        };
+        let current = self.durable.lineage.current;
+        self.flight.as_ref().is_some_and(|f| f.record.lineage.current != current)
+            || self.queue.iter().any(|(changes, _)| changes.iter().any(moves))
+    }
+
     /// Orders a change. Told about by [`completed`](Self::completed).
     pub fn submit(
         &mut self,
@@ -161,5 +171,30 @@ impl<P: Clone> Keeper<P> {
         }
         self.start(ops, out);
         Some((flight.purpose, ok))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ids::NodeId, replication::generation::Origin};
+
+    #[test]
+    fn a_change_to_another_generation_is_known_before_it_is_durable() {
+        let (mut ops, mut out) = (Ops::new(ModuleId(1)), Out::new());
+        let mut keeper = Keeper::new(ModuleId(1), ModuleRecord::blank());
+        let generation =
+            Generation { number: 1, creator: NodeId(0), nonce: 1, origin: Origin::Forced };
+        keeper.submit(vec![Change::Started(true)], (), &mut ops, &mut out);
+        assert!(!keeper.advances());
+        keeper.submit(vec![Change::Advance(generation)], (), &mut ops, &mut out);
+        for _ in 0..2 {
+            assert!(keeper.advances());
+            let Some(Effect::Persist { op, .. }) = out.drain().last() else {
+                panic!("one change after the other is made durable");
+            };
+            keeper.completed(op, true, &mut ops, &mut out);
+        }
+        assert!(!keeper.advances());
     }
 }

@@ -22,6 +22,9 @@ use crate::{
 
 /// Longest lease that is granted, whatever is asked, in milliseconds.
 const LEASE_MS_MAX: u32 = 60_000;
+/// Grants in a row that a holder may have asked for anew, without a sign that it heard one, before
+/// another node that asks comes first.
+const UNHEARD_MAX: u32 = 30;
 /// Ended runs per node and module whose last question number is remembered.
 const RUNS_MAX: usize = 8;
 
@@ -74,6 +77,10 @@ struct Entry {
     record: WitnessRecord,
     until: Option<Instant>,
     pending: Option<Pending>,
+    /// Grants to the present holder since the last sign that it heard one.
+    unheard: u32,
+    /// When another node was last refused that would have been granted otherwise.
+    rival: Option<Instant>,
     runs: Vec<(NodeId, Incarnation, u64)>,
 }
 
@@ -125,6 +132,7 @@ impl<K: Ord + Clone> Witness<K> {
             return;
         }
         let nonce = request.nonce;
+        entry.note(now, started, from, &request.verb);
         match entry.judge(now, started, from, &request.verb) {
             Judgement::Answer(verdict) => {
                 out.push(Action::Reply { key, to: from, reply: WitnessReply { nonce, verdict } });
@@ -155,6 +163,11 @@ impl<K: Ord + Clone> Witness<K> {
         if !ok {
             // Nothing was promised; the node asks again.
             return;
+        }
+        if matches!(pending.verdict, WitnessVerdict::Granted { .. }) {
+            let again = entry.record.holder == pending.record.holder;
+            entry.unheard = if again { entry.unheard + 1 } else { 1 };
+            entry.rival = entry.rival.filter(|_| again);
         }
         entry.record = pending.record;
         if let Some(lease) = pending.lease {
@@ -193,6 +206,34 @@ impl Entry {
                 true
             }
         }
+    }
+
+    /// Takes note of who hears this witness, and of who waits for whom.
+    fn note(&mut self, now: Instant, started: Instant, from: NodeId, verb: &WitnessVerb) {
+        match verb {
+            WitnessVerb::Renew { epoch, .. } | WitnessVerb::Commit { epoch, .. }
+                if self.holds(from, *epoch) =>
+            {
+                self.unheard = 0;
+            }
+            WitnessVerb::Acquire { forced, .. }
+                if self.record.holder.is_some_and(|holder| holder != from)
+                    && !self.remaining(now, started).is_zero()
+                    && (*forced || self.record.in_sync.contains(&from)) =>
+            {
+                self.rival = Some(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the holder asks again and again, as one does that is heard and hears nobody, while
+    /// another node waits.
+    fn must_yield(&self, now: Instant, from: NodeId) -> bool {
+        let span = Duration::from_millis(self.record.lease_ms_max.into()) * 2;
+        self.record.holder == Some(from)
+            && self.unheard >= UNHEARD_MAX
+            && self.rival.is_some_and(|at| now.since(at) < span)
     }
 
     /// How long another node than the holder must wait; zero if the lease is free.
@@ -265,6 +306,10 @@ impl Entry {
             } else {
                 WitnessVerdict::RefusedStarting { remaining_ms }
             });
+        }
+        if self.must_yield(now, from) {
+            let remaining_ms = record.lease_ms_max.max(1);
+            return Judgement::Answer(WitnessVerdict::RefusedStarting { remaining_ms });
         }
         if record.generation.is_some() && !record.in_sync.contains(&from) && !forced {
             return Judgement::Answer(WitnessVerdict::RefusedNotInSync {

@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) guards: [Option<Instant>; 2],
     pub(crate) cut: bool,
     pub(crate) witness_cut: BTreeSet<usize>,
+    /// A node that talks and hears nobody.
+    pub(crate) deaf: Option<usize>,
     witness: Witness<ModuleId>,
     queue: BinaryHeap<std::cmp::Reverse<Due>>,
     what: BTreeMap<u64, What>,
@@ -159,6 +161,7 @@ impl World {
             guards: [None; 2],
             cut: false,
             witness_cut: BTreeSet::new(),
+            deaf: None,
             witness: Witness::new(Instant::ZERO, BTreeMap::new()),
             queue: BinaryHeap::new(),
             what: BTreeMap::new(),
@@ -257,7 +260,7 @@ impl World {
                 }
             }
             Effect::Send { to, message, .. } => {
-                if !self.cut {
+                if !self.cut && self.deaf != Some(to.0.into()) {
                     let (from, link) = (NodeId(n as u16), LinkId(0));
                     self.later(1, to.0.into(), Input::Received { from, link, message });
                 }
@@ -412,7 +415,9 @@ impl World {
                     self.push(1, What::Witness(witness::Input::Persisted { op, ok: true }));
                 }
                 witness::Action::Reply { key, to, reply } => {
-                    if !self.witness_cut.contains(&usize::from(to.0)) {
+                    if !self.witness_cut.contains(&usize::from(to.0))
+                        && self.deaf != Some(to.0.into())
+                    {
                         let message = Message::WitnessReply { module: key, reply };
                         let (from, link) = (NodeId::WITNESS, LinkId(0));
                         self.later(1, to.0.into(), Input::Received { from, link, message });

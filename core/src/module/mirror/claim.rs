@@ -21,6 +21,10 @@ impl Mirror {
         if !stands {
             return;
         }
+        // Nor may this copy be judged while it moves on to another generation.
+        if claim.promote && !claim.forced && self.keeper.advances() {
+            return;
+        }
         let verdict = self.judge(claim);
         if verdict != ClaimVerdict::Granted {
             out.push(Action::ClaimAnswer { nonce, verdict });

@@ -10,11 +10,14 @@ use crate::{
         procedure::{self, After},
         record::Change,
     },
-    quorum::{self, Refusal},
+    quorum::{self, Refusal, policy::Kind},
     replication::generation::{CopyState, Generation, Origin},
-    status::{State, WaitReason},
+    status::{Phase, State, WaitReason},
     time::Instant,
 };
+
+/// Time-outs of heartbeats for which a peer that goes first is waited for.
+const PATIENCE: u32 = 4;
 
 impl Mirror {
     fn decision(&self, now: Instant) -> Decision {
@@ -37,6 +40,9 @@ impl Mirror {
             failover_off: self.failover_off,
             yielding: now < self.yield_until,
             promised: now < self.promised_until,
+            impatient: self.settings.policy == Kind::Lease
+                && self.shown() == (State::Wait, Phase::NotReady)
+                && now >= self.since + self.settings.timeout * PATIENCE,
         })
     }
 
