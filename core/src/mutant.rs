@@ -24,7 +24,7 @@ macro_rules! mutants {
 }
 
 mutants! {
-    /// A primary keeps running for a whole lease after its right has ended.
+    /// A primary believes that its right lasts for a whole lease longer than it does.
     LeaseOutlivesPromise,
     /// A restarted node forgets that it may have promised not to take over.
     NoBootHold,
@@ -42,8 +42,11 @@ mutants! {
     ConsistentTooEarly,
     /// A fenced node leaves its address in place.
     FenceKeepsAddress,
-    /// A node takes over while it still backs the primary.
-    BacksWhileTakingOver,
+    /// A primary counts its secondary's promise from the hearing of it, not from the sending of
+    /// the heartbeat that it answers.
+    BackingCountsFromHearing,
+    /// A primary does not announce its address again when a network came back.
+    HealNotAnnounced,
     /// A change is applied although its mark is not durable yet.
     MarkNotAwaited,
     /// Marks are cleared although the target may not hold the change durably.

@@ -27,6 +27,7 @@ use std::{collections::BTreeSet, time::Duration};
 use crate::{
     ids::{Epoch, Incarnation, NodeId},
     machine::{Machine, Out, earliest},
+    mutant::{self, Mutant},
     replication::generation::Generation,
     time::{Instant, lengthened_by_drift},
     wire::message::{Claim, ClaimVerdict, WitnessReply, WitnessRequest, WitnessVerdict},
@@ -178,7 +179,7 @@ pub struct Quorum {
 impl Quorum {
     /// Begins with no right; `now` is the start of this run.
     pub fn new(config: Config, incarnation: Incarnation, now: Instant) -> Self {
-        let hold = if crate::mutant::active(crate::mutant::Mutant::NoBootHold) {
+        let hold = if mutant::active(Mutant::NoBootHold) {
             Duration::ZERO
         } else {
             lengthened_by_drift(config.lease)
@@ -535,8 +536,9 @@ impl Machine for Quorum {
                 self.bound_until = self.bound_until.max(bound);
             }
             Input::Backed(sent) => {
+                let wrong = mutant::active(Mutant::BackingCountsFromHearing);
                 if self.held() {
-                    self.lease.backed(sent);
+                    self.lease.backed(if wrong { now } else { sent });
                 }
             }
             Input::ClaimAnswered { nonce, verdict } => {

@@ -3,6 +3,7 @@
 use crate::{expect::Property, fact::Fact, oracle::Cx};
 
 mod acked_survive;
+mod announced;
 mod copies_equal;
 mod divergence;
 mod epochs;
@@ -37,5 +38,6 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(epochs::EpochsUnique::default()),
         Box::new(loops::LoopsBounded::default()),
         Box::new(rules::RulesKept::default()),
+        Box::new(announced::Announced::default()),
     ]
 }

@@ -31,6 +31,8 @@ pub trait World {
     fn content(&self, host: HostId, block: u64) -> Block;
     /// Whether the machine has power and is not paused.
     fn is_live(&self, host: HostId) -> bool;
+    /// Whether it is live and takes no longer than usual for what it does.
+    fn is_prompt(&self, host: HostId) -> bool;
     /// The module's own picture, if the daemon runs.
     fn module(&self, host: HostId) -> Option<ModuleStatus>;
     /// The durable record.

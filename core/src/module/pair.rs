@@ -222,6 +222,9 @@ impl Pair {
                 let link = name.map_or_else(String::new, |(_, name)| name.clone());
                 let kind = EventKind::LinkChanged { peer: self.peer, link, up };
                 out.push(Effect::Notify(Event { module: Some(self.id), kind }));
+                if up {
+                    self.mirror.announce(out);
+                }
                 return Vec::new();
             }
             membership::Action::PeerAlive => true,

@@ -67,14 +67,12 @@ impl Lease {
 
     /// When the right ends: the later of the witness's and the peer's promise.
     pub fn until(&self) -> Instant {
-        self.witness_until.max(self.peer_until)
+        let until = self.witness_until.max(self.peer_until);
+        if mutant::active(Mutant::LeaseOutlivesPromise) { until + self.length } else { until }
     }
 
     /// When to give up, so that address and application are gone before the right ends.
     pub fn fence_at(&self) -> Instant {
-        if mutant::active(Mutant::LeaseOutlivesPromise) {
-            return self.until() + self.length;
-        }
         self.until().before(self.length / 8)
     }
 

@@ -256,6 +256,15 @@ impl Mirror {
         self.fencing.insert(op);
     }
 
+    /// A network came back: whoever was behind the cut learns where the address is.
+    pub fn announce(&mut self, out: &mut Out<Effect>) {
+        if self.address_held && !mutant::active(Mutant::HealNotAnnounced) {
+            let op = self.ops.take();
+            let request = AddressRequest::Announce(self.settings.addresses.clone());
+            out.push(Effect::Address { op, module: self.settings.module, request });
+        }
+    }
+
     /// Address and application are gone.
     pub(super) fn fenced(&mut self, now: Instant, out: &mut Out<Action>) {
         self.application = false;

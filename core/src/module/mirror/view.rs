@@ -58,15 +58,13 @@ impl Mirror {
         let (state, phase) = self.shown();
         let record = self.keeper.durable();
         let serving = self.serving();
-        let backing = !serving && !wanting
-            || crate::mutant::active(crate::mutant::Mutant::BacksWhileTakingOver);
         ModuleBeat {
             module: self.settings.module,
             signature: self.settings.signature,
             state,
             phase,
             serving,
-            backing,
+            backing: !serving && !wanting,
             open: matches!(self.mode, Mode::Primary { .. } | Mode::Restarting { .. }),
             started: self.mode != Mode::Stopped && !self.kept_waiting(),
             wanting,
