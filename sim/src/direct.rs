@@ -296,6 +296,11 @@ impl World for Direct<'_> {
         self.machines[host.index()].is_live()
     }
 
+    fn is_prompt(&self, host: HostId) -> bool {
+        let machine = &self.machines[host.index()];
+        machine.is_live() && machine.lag_us == 0 && machine.busy_until <= self.now
+    }
+
     fn module(&self, host: HostId) -> Option<ModuleStatus> {
         let machine = &self.machines[host.index()];
         if self.hosting.is_some() {

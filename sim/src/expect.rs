@@ -189,6 +189,10 @@ pub enum Condition {
     Waits(Selector, WaitWord),
     /// The last order to this node was refused.
     Refused(Selector),
+    /// The last write of a program on this node was refused.
+    WriteRefused(Selector),
+    /// This node serves, or may not: its own record or the witness's speaks against it.
+    ServesIfItMay(Selector),
     /// The application was not interrupted since the step before the last one that named it.
     NeverStopped(Selector),
 }
@@ -311,6 +315,8 @@ impl fmt::Display for Condition {
             Self::InSync => f.write_str("in sync"),
             Self::Waits(who, word) => write!(f, "{} waits {}", who.name(), word.name()),
             Self::Refused(who) => write!(f, "{} refused", who.name()),
+            Self::WriteRefused(who) => write!(f, "{} write refused", who.name()),
+            Self::ServesIfItMay(who) => write!(f, "{} serves if it may", who.name()),
             Self::NeverStopped(who) => write!(f, "{} never stopped", who.name()),
         }
     }
@@ -335,6 +341,8 @@ impl FromStr for Condition {
             ["idle"] => Ok(Self::Idle(who)),
             ["holds", "address"] => Ok(Self::HoldsAddress(who)),
             ["refused"] => Ok(Self::Refused(who)),
+            ["write", "refused"] => Ok(Self::WriteRefused(who)),
+            ["serves", "if", "it", "may"] => Ok(Self::ServesIfItMay(who)),
             ["never", "stopped"] => Ok(Self::NeverStopped(who)),
             ["waits", word] => WaitWord::NAMES
                 .iter()

@@ -19,6 +19,11 @@ use crate::{
     time::SimTime,
 };
 
+mod family;
+mod liveness;
+
+/// Length of the runs with which speed is measured.
+const TEN_MINUTES_US: u64 = 600_000_000;
 /// When the first fault may strike: the pair has been formed by then.
 const FIRST_FAULT_US: u64 = 32_000_000;
 /// How long a healed cluster may take to be whole again, besides the heartbeat time-out.
@@ -93,36 +98,90 @@ impl Draw {
     }
 }
 
+/// What happens after the faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// Everything is healed.
+    #[default]
+    Heal,
+    /// Two members are healed and must serve, if they may, before the third is healed too.
+    Core,
+}
+
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
+    plan_ending(seed, Ending::Heal)
+}
+
+/// The plan of a seed with this ending.
+pub fn plan_ending(seed: u64, ending: Ending) -> Plan {
     let mut draw = Draw { chance: Chance::new(seed, Purpose::Plan, 0), number: 0 };
-    let setup = setup(&mut draw);
-    let kinds = swarm(&mut draw);
-    // Short and dense, or long and sparse.
-    let long = draw.one_in(4);
-    let (length_us, gap_us) = if long {
-        (draw.between(200, 600) * 1_000_000, draw.between(2_000, 20_000) * 1_000)
-    } else {
-        (draw.between(10, 60) * 1_000_000, draw.between(100, 2_000) * 1_000)
-    };
+    let mut setup = setup(&mut draw);
     let mut steps = pair_steps();
+    let over = if let Some(family) = family::of(seed) {
+        family.bend(&mut setup, &mut draw);
+        family.rounds(FIRST_FAULT_US, &setup, &mut draw, &mut steps)
+    } else {
+        let kinds = swarm(&mut draw);
+        // Short and dense, or long and sparse.
+        let long = draw.one_in(4);
+        let (length_us, gap_us) = if long {
+            (draw.between(200, 600) * 1_000_000, draw.between(2_000, 20_000) * 1_000)
+        } else {
+            (draw.between(10, 60) * 1_000_000, draw.between(100, 2_000) * 1_000)
+        };
+        strike(&kinds, length_us, gap_us, &setup, &mut draw, &mut steps) + gap_us
+    };
+    let mut at = last_at(&steps).max(over);
+    if ending == Ending::Core {
+        liveness::core_first(at, &setup, &mut draw, &mut steps);
+        at = 0;
+    }
+    finish(at, &setup, &mut steps);
+    whole(format!("seed {seed}"), setup, steps)
+}
+
+/// Ten minutes of an ordinary pair and its witness, with a fault of any kind every ten seconds:
+/// what the engine's speed is measured with.
+pub fn ten_minutes(seed: u64) -> Plan {
+    let mut draw = Draw { chance: Chance::new(seed, Purpose::Plan, 3), number: 0 };
+    let setup = Setup::default();
+    let mut steps = pair_steps();
+    let gap_us = 10_000_000;
+    let length_us = TEN_MINUTES_US - FIRST_FAULT_US - gap_us * 3;
+    let at = strike(&KINDS, length_us, gap_us, &setup, &mut draw, &mut steps);
+    finish(last_at(&steps).max(at), &setup, &mut steps);
+    whole(format!("ten minutes {seed}"), setup, steps)
+}
+
+/// Strikes with faults of these kinds, about one every `gap_us`; when the last one struck.
+fn strike(
+    kinds: &[Kind],
+    length_us: u64,
+    gap_us: u64,
+    setup: &Setup,
+    draw: &mut Draw,
+    steps: &mut Vec<Step>,
+) -> u64 {
     let mut at = FIRST_FAULT_US;
     while at < FIRST_FAULT_US + length_us {
         at += draw.between(gap_us / 10, gap_us * 2);
         if !kinds.is_empty() {
-            let kind = draw.pick(&kinds);
-            fault(kind, at, &setup, &mut draw, &mut steps);
+            let kind = draw.pick(kinds);
+            fault(kind, at, setup, draw, steps);
         }
     }
-    finish(last_at(&steps).max(at) + gap_us, &setup, &mut steps);
-    let expect =
-        Expectations { always: Property::ALL.into_iter().collect(), ..Expectations::default() };
+    at
+}
+
+fn whole(name: String, setup: Setup, steps: Vec<Step>) -> Plan {
+    let always = Property::ALL.into_iter().collect();
     Plan {
-        name: format!("seed {seed}"),
+        name,
         ends: ends_of(&steps),
         setup,
         steps,
-        expect,
+        expect: Expectations { always, ..Expectations::default() },
         every_fault_must_hit: false,
     }
 }
@@ -334,11 +393,14 @@ fn last_at(steps: &[Step]) -> u64 {
     times.max().unwrap_or(0)
 }
 
-/// Heals everything and expects the cluster to be whole again.
+/// Heals everything, at this moment or at once, and expects the cluster to be whole again.
 fn finish(at: u64, setup: &Setup, steps: &mut Vec<Step>) {
     let then = |span, action| Step { when: When::After(span), action, line: None };
     let within = HEALED_WITHIN + setup.timeout * 4;
-    let when = When::At(SimTime::from_micros(at));
+    let when = match at {
+        0 => When::After(Duration::ZERO),
+        at => When::At(SimTime::from_micros(at)),
+    };
     steps.push(Step { when, action: Action::Calm, line: None });
     let expect = |conditions| {
         then(Duration::ZERO, Action::Expect { conditions, within, property: Property::WaitsEnd })

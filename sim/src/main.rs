@@ -12,7 +12,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use havre_sim::{
     expect::Property,
-    faults,
+    faults::{self, Ending},
     fuzz::{self, Verdict},
     plan::Plan,
     report,
@@ -66,6 +66,9 @@ enum Command {
         /// The engine.
         #[arg(long, value_enum, default_value = "direct")]
         engine: Engine,
+        /// Heals only two of the three members at first: they must serve, if they may.
+        #[arg(long)]
+        liveness: bool,
         /// Goes on after a violation.
         #[arg(long)]
         keep_going: bool,
@@ -84,6 +87,9 @@ enum Command {
         /// The engine.
         #[arg(long, value_enum, default_value = "direct")]
         engine: Engine,
+        /// Heals only two of the three members at first: they must serve, if they may.
+        #[arg(long)]
+        liveness: bool,
         /// One JSON object per line.
         #[arg(long)]
         jsonl: bool,
@@ -99,6 +105,9 @@ enum Command {
         /// The engine.
         #[arg(long, value_enum, default_value = "direct")]
         engine: Engine,
+        /// Heals only two of the three members at first: they must serve, if they may.
+        #[arg(long)]
+        liveness: bool,
         /// Runs to spend.
         #[arg(long, default_value_t = 2_000)]
         runs: u32,
@@ -108,6 +117,15 @@ enum Command {
         /// The seed.
         #[arg(long)]
         seed: u64,
+        /// Heals only two of the three members at first: they must serve, if they may.
+        #[arg(long)]
+        liveness: bool,
+    },
+    /// Measures the direct engine: ten minutes of a pair and its witness, with faults.
+    Bench {
+        /// Runs.
+        #[arg(long, default_value_t = 100)]
+        runs: u64,
     },
 }
 
@@ -132,20 +150,25 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> u8 {
     match command {
         Command::Run { paths, engine, runs, seed } => run(engine, &paths, runs, seed),
-        Command::Fuzz { seeds, budget, first_seed, engine, keep_going, export } => {
+        Command::Fuzz { seeds, budget, first_seed, engine, liveness, keep_going, export } => {
             let budget = match budget.as_deref().map(scenario::parse_span).transpose() {
                 Ok(budget) => budget,
                 Err(message) => return usage(&message),
             };
-            let limits = Limits { engine, seeds, budget, first: first_seed, keep_going };
+            let ending = ending(liveness);
+            let limits = Limits { engine, ending, seeds, budget, first: first_seed, keep_going };
             fuzz_seeds(&limits, &export)
         }
-        Command::Replay { seed, scenario, engine, jsonl, all } => {
-            replay(engine, seed, scenario.as_deref(), jsonl, all)
+        Command::Replay { seed, scenario, engine, liveness, jsonl, all } => {
+            let plan = || faults::plan_ending(seed, ending(liveness));
+            replay(engine, seed, (scenario.as_deref(), &plan), jsonl, all)
         }
-        Command::Shrink { seed, engine, runs } => shrink_seed(engine, seed, runs),
-        Command::Explain { seed } => {
-            let plan = faults::plan(seed);
+        Command::Shrink { seed, engine, liveness, runs } => {
+            shrink_seed(engine, &faults::plan_ending(seed, ending(liveness)), seed, runs)
+        }
+        Command::Bench { runs } => bench(runs),
+        Command::Explain { seed, liveness } => {
+            let plan = faults::plan_ending(seed, ending(liveness));
             print!(
                 "{}",
                 scenario::export(
@@ -158,6 +181,10 @@ fn perform(command: Command) -> u8 {
             0
         }
     }
+}
+
+const fn ending(liveness: bool) -> Ending {
+    if liveness { Ending::Core } else { Ending::Heal }
 }
 
 fn usage(message: &str) -> u8 {
@@ -227,8 +254,16 @@ fn run(engine: Engine, paths: &[PathBuf], runs: Option<u32>, base: u64) -> u8 {
     worst
 }
 
+const fn liveness_flag(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Heal => "",
+        Ending::Core => " --liveness",
+    }
+}
+
 struct Limits {
     engine: Engine,
+    ending: Ending,
     seeds: Option<u64>,
     budget: Option<std::time::Duration>,
     first: u64,
@@ -239,14 +274,16 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
     let count = limits.seeds.unwrap_or(if limits.budget.is_some() { u64::MAX } else { 1_000 });
     let first = limits.first;
     let engine = limits.engine.name();
-    let repeat = format!("havre-sim fuzz --engine {engine} --first-seed {first}");
+    let flag = liveness_flag(limits.ending);
+    let repeat = format!("havre-sim fuzz --engine {engine} --first-seed {first}{flag}");
     println!("seed={first} engine={engine} -> {repeat}");
     let began = Instant::now();
     let (mut done, mut simulated_s, mut acked, mut failed) = (0_u64, 0_u64, 0_u64, 0_u64);
     let options = RunOptions { stop_at_violation: true, ..RunOptions::default() };
     while done < count && limits.budget.is_none_or(|budget| began.elapsed() < budget) {
         let seed = first + done;
-        let report = fuzz::perform(limits.engine, &faults::plan(seed), seed, options);
+        let report =
+            fuzz::perform(limits.engine, &faults::plan_ending(seed, limits.ending), seed, options);
         done += 1;
         simulated_s += report.ended.as_micros() / 1_000_000;
         acked += report.acked;
@@ -254,7 +291,7 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
         failed += 1;
         println!("seed {seed}: at {} {}: {}", violation.at, violation.property, violation.text);
         if !limits.keep_going {
-            explain_failure(limits.engine, seed, violation.property, export);
+            explain_failure(limits, seed, violation.property, export);
             break;
         }
     }
@@ -268,9 +305,11 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
     if failed > 0 { VIOLATED } else { 0 }
 }
 
-fn explain_failure(engine: Engine, seed: u64, property: Property, export: &Path) {
-    println!("  havre-sim replay --seed {seed} --engine {}", engine.name());
-    let plan = faults::plan(seed);
+fn explain_failure(limits: &Limits, seed: u64, property: Property, export: &Path) {
+    let engine = limits.engine;
+    let flag = liveness_flag(limits.ending);
+    println!("  havre-sim replay --seed {seed} --engine {}{flag}", engine.name());
+    let plan = faults::plan_ending(seed, limits.ending);
     let run = |plan: &Plan, options| fuzz::perform(engine, plan, seed, options);
     let shrunk = shrink::shrink(&plan, property, 500, &run);
     println!("  {} faults shrunk to {} in {} runs", shrunk.before, shrunk.after, shrunk.runs);
@@ -292,9 +331,15 @@ fn exported(engine: Engine, plan: &Plan, seed: u64, property: Property, report: 
     scenario::export(plan, &about, 200, &origin)
 }
 
-fn replay(engine: Engine, seed: u64, file: Option<&Path>, jsonl: bool, all: bool) -> u8 {
+fn replay(
+    engine: Engine,
+    seed: u64,
+    (file, plan): (Option<&Path>, &dyn Fn() -> Plan),
+    jsonl: bool,
+    all: bool,
+) -> u8 {
     let plan = match file.map(read_scenario).transpose() {
-        Ok(scenario) => scenario.map_or_else(|| faults::plan(seed), |scenario| scenario.plan),
+        Ok(scenario) => scenario.map_or_else(plan, |scenario| scenario.plan),
         Err(message) => return usage(&message),
     };
     let name = file.map_or_else(String::new, |file| format!(" --scenario {}", file.display()));
@@ -322,18 +367,44 @@ fn replay(engine: Engine, seed: u64, file: Option<&Path>, jsonl: bool, all: bool
     if report.violated().iter().any(wrong) { VIOLATED } else { 0 }
 }
 
-fn shrink_seed(engine: Engine, seed: u64, runs: u32) -> u8 {
-    let plan = faults::plan(seed);
+fn shrink_seed(engine: Engine, plan: &Plan, seed: u64, runs: u32) -> u8 {
     let run = |plan: &Plan, options| fuzz::perform(engine, plan, seed, options);
-    let report = run(&plan, RunOptions { stop_at_violation: true, ..RunOptions::default() });
+    let report = run(plan, RunOptions { stop_at_violation: true, ..RunOptions::default() });
     let Some(violation) = report.violations.first() else {
         println!("seed {seed} violates nothing");
         return 0;
     };
-    let shrunk = shrink::shrink(&plan, violation.property, runs, &run);
+    let shrunk = shrink::shrink(plan, violation.property, runs, &run);
     eprintln!("{} faults shrunk to {} in {} runs", shrunk.before, shrunk.after, shrunk.runs);
     let report = run(&shrunk.plan, RunOptions { record: true, stop_at_violation: true });
     eprint!("{}", report::excerpt(&report));
     print!("{}", exported(engine, &shrunk.plan, seed, violation.property, &report));
     VIOLATED
+}
+
+fn bench(runs: u64) -> u8 {
+    let began = Instant::now();
+    let (mut simulated_s, mut events, mut acked) = (0, 0, 0);
+    for seed in 1..=runs {
+        let plan = faults::ten_minutes(seed);
+        let report = fuzz::perform(Engine::Direct, &plan, seed, RunOptions::default());
+        simulated_s += report.ended.as_micros() / 1_000_000;
+        events += report.events;
+        acked += report.acked;
+        if let Some(violation) = report.violations.first() {
+            println!("seed {seed}: {}: {}", violation.property, violation.text);
+            return VIOLATED;
+        }
+    }
+    let took = began.elapsed().as_secs_f64().max(1e-9);
+    println!(
+        "{runs} runs of ten minutes in {took:.2} s: {:.1} runs per s, {:.0} simulated s per s, \
+         {:.2} million events per s, {:.0} events and {:.1} transactions per simulated s",
+        simulated_s as f64 / 600.0 / took,
+        simulated_s as f64 / took,
+        events as f64 / took / 1e6,
+        events as f64 / simulated_s.max(1) as f64,
+        acked as f64 / simulated_s.max(1) as f64
+    );
+    0
 }

@@ -406,6 +406,8 @@ pub enum Action {
         /// Which.
         order: ModuleOrder,
     },
+    /// A program on the host writes a block by itself, address or not.
+    Write(Selector),
     /// The client begins or stops to work.
     Load(bool),
     /// All of this must become true in time, or the run violates `expect`.

@@ -16,6 +16,8 @@ use crate::{
 const OPEN_MAX: usize = 4;
 /// After this long the client tries another transaction beside the one that hangs.
 const PATIENCE_US: u64 = 400_000;
+/// After this long it gives a transaction up.
+const GIVE_UP_US: u64 = 20_000_000;
 
 /// State of the client.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ struct Transaction {
     writes: Vec<(u64, u64)>,
     pending: BTreeMap<CallId, (u64, u64)>,
     barrier: Option<CallId>,
+    /// Ordered by the plan: what becomes of it is noted.
+    noted: bool,
     /// A read: the block, and what was acknowledged when it was submitted.
     read: Option<(CallId, u64, u64)>,
 }
@@ -66,11 +70,14 @@ impl Direct<'_> {
         let pause = self.client.chance.between(turn * 16, every / 2, every * 3 / 2);
         self.at(self.now.plus_micros(pause), Event::Client);
         let machines = &self.machines;
-        self.client.open.retain(|open| machines[open.host.index()].run == open.run);
+        let now = self.now;
+        self.client.open.retain(|open| {
+            let young = now.since(open.began).as_micros() < GIVE_UP_US.into();
+            young && machines[open.host.index()].run == open.run
+        });
         if !self.client.on || load.every.is_zero() {
             return;
         }
-        let now = self.now;
         let waits = |open: &Transaction| now.since(open.began).as_micros() < PATIENCE_US.into();
         if self.client.open.len() >= OPEN_MAX || self.client.open.iter().any(waits) {
             return;
@@ -105,6 +112,7 @@ impl Direct<'_> {
             writes: Vec::new(),
             pending: BTreeMap::new(),
             barrier: None,
+            noted: false,
             read: None,
         };
         if draws.hits(3, load.reads_ppm) {
@@ -134,6 +142,26 @@ impl Direct<'_> {
         }
     }
 
+    /// A program on a host writes a block, whether the host may write or not.
+    pub(super) fn writes_by_itself(&mut self, host: HostId) {
+        self.control.wrote[host.index()] = None;
+        let block = 0;
+        let tag = self.oracle().ledger().next_tag();
+        self.fact(Fact::Submitted(host, block, tag));
+        let id = self.client.call();
+        self.client.open.push(Transaction {
+            host,
+            run: self.machines[host.index()].run,
+            began: self.now,
+            writes: vec![(block, tag)],
+            pending: BTreeMap::from([(id, (block, tag))]),
+            barrier: None,
+            noted: true,
+            read: None,
+        });
+        self.volume_call(host, id, Call::Write { block, content: Block::whole(tag), sync: false });
+    }
+
     fn pick_block(&self, draws: Chance, number: u64) -> u64 {
         let load = self.plan.setup.load;
         if load.hot_blocks == 0 {
@@ -158,6 +186,10 @@ impl Direct<'_> {
                 self.fact(Fact::Read(host, block, content, floor));
             }
             return;
+        }
+        if open.noted {
+            let done = answer == CallAnswer::Done;
+            self.control.wrote[host.index()] = Some(done);
         }
         if answer != CallAnswer::Done {
             // The application gives the transaction up; what it wrote stays unacknowledged.

@@ -1,9 +1,13 @@
 //! Whether a condition of a scenario holds now, and which hosts a selector means now.
 
-use havre_core::status::{Phase, State};
+use havre_core::{
+    effect::{ModuleRecord, WitnessRecord},
+    replication::generation::CopyState,
+    status::{Phase, State},
+};
 
 use crate::{
-    direct::{Direct, MODULE, os::App},
+    direct::{Direct, MODULE, machine::node_of, os::App, witness::WITNESS_FILE},
     expect::Condition,
     net::HostId,
     oracle::World,
@@ -66,6 +70,18 @@ impl Direct<'_> {
         })
     }
 
+    /// Whether a node and the witness may make this node primary without the other one: its copy
+    /// is whole, and on record as holding every acknowledged write.
+    fn may_serve(&self, host: HostId) -> bool {
+        let witness = self.machines[HostId::W.index()].disk.peek_file(WITNESS_FILE);
+        let witness: Option<WitnessRecord> =
+            witness.and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let on_record =
+            witness.is_some_and(|w| w.generation.is_some() && w.in_sync.contains(&node_of(host)));
+        let whole = |r: ModuleRecord| r.started && r.lineage.copy == CopyState::Consistent;
+        self.plan.setup.failover && on_record && self.record(host).is_some_and(whole)
+    }
+
     /// Whether `condition` holds now.
     pub(super) fn holds(&self, condition: Condition) -> bool {
         let every = |who: Selector, test: &dyn Fn(HostId) -> bool| {
@@ -100,6 +116,12 @@ impl Direct<'_> {
                 })
             }),
             Condition::Refused(who) => every(who, &|host| self.control.refused[host.index()]),
+            Condition::WriteRefused(who) => {
+                every(who, &|host| self.control.wrote[host.index()] == Some(false))
+            }
+            Condition::ServesIfItMay(who) => {
+                every(who, &|host| !self.may_serve(host) || self.holds(Condition::PrimaryServes))
+            }
             Condition::NeverStopped(who) => {
                 every(who, &|host| self.runs(host) && self.control.app_starts[host.index()] == 1)
             }

@@ -40,6 +40,8 @@ pub(super) struct Control {
     pub(super) slowed: u64,
     /// Whether the last order to a node was refused.
     pub(super) refused: [bool; 3],
+    /// What became of the last write of a program on a host.
+    pub(super) wrote: [Option<bool>; 3],
     /// How often the application was started.
     pub(super) app_starts: [u32; 2],
     /// The plan came to its end with everything healed and quiet.
@@ -57,6 +59,7 @@ impl Control {
             cut_in_write: [None; 3],
             slowed: 0,
             refused: [false; 3],
+            wrote: [None; 3],
             app_starts: [0; 2],
             settled: false,
             calmed: false,
@@ -270,6 +273,13 @@ impl Direct<'_> {
                 let hosts = self.machines_of(*who);
                 for host in &hosts {
                     self.ask_about_checks(*host, what);
+                }
+                Probe::Fixed(hosts.len() as u64)
+            }
+            Action::Write(who) => {
+                let hosts = self.machines_of(*who);
+                for host in &hosts {
+                    self.writes_by_itself(*host);
                 }
                 Probe::Fixed(hosts.len() as u64)
             }

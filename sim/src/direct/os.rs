@@ -275,7 +275,9 @@ impl Direct<'_> {
                 Outcome::Done
             }
             AddressRequest::Announce(_) => {
-                self.fact(Fact::Announced(host));
+                if self.machines[host.index()].os.address {
+                    self.fact(Fact::Announced(host));
+                }
                 Outcome::Done
             }
         };

@@ -42,6 +42,7 @@ pub(super) struct RawStep {
     order: Option<String>,
     check: Option<String>,
     ask: Option<String>,
+    write: Option<String>,
     load: Option<String>,
     calm: Option<bool>,
     expect: Option<String>,
@@ -195,6 +196,7 @@ impl RawStep {
             ("order", &self.order),
             ("check", &self.check),
             ("ask", &self.ask),
+            ("write", &self.write),
             ("load", &self.load),
             ("expect", &self.expect),
             ("hold", &self.hold),
@@ -281,6 +283,7 @@ impl RawStep {
                 let what = self.what.as_ref().ok_or("`ask` needs `do`")?;
                 Action::Ask { who: who(&self.ask)?, what: question(what)? }
             }
+            "write" => Action::Write(who(&self.write)?),
             "load" => match self.load.as_deref() {
                 Some("on") => Action::Load(true),
                 Some("off") => Action::Load(false),

@@ -143,6 +143,7 @@ fn action_text(action: &Action) -> String {
             };
             format!("ask = \"{}\", do = \"{what}\"", who.name())
         }
+        Action::Write(who) => format!("write = \"{}\"", who.name()),
         Action::Load(on) => format!("load = \"{}\"", if *on { "on" } else { "off" }),
         Action::Calm => "calm = true".into(),
         Action::Settled => "settled = true".into(),

@@ -139,6 +139,12 @@ impl Run<'_> {
             Action::Order { who, order } => {
                 return self.each(*who, None, Due::Return, |run, host| run.order(host, *order));
             }
+            Action::Write(who) => {
+                let hosts = self.hosts(*who, &[]);
+                for host in hosts.into_iter().filter(|host| host.index() < 2) {
+                    self.wrote.insert(host, self.stage.write(host));
+                }
+            }
             Action::Load(on) => self.load.switch(&self.stage, *on)?,
             Action::Calm => self.calm()?,
             Action::Settled => self.settled = true,

@@ -104,6 +104,9 @@ impl Run<'_> {
                 })
             }),
             Condition::Refused(who) => every(who, &|h| self.refused.get(&h) == Some(&true)),
+            Condition::WriteRefused(who) => every(who, &|h| self.wrote.get(&h) == Some(&false)),
+            // What the nodes have on record is not looked at here.
+            Condition::ServesIfItMay(_) => self.holds(Condition::PrimaryServes),
             Condition::NeverStopped(who) => {
                 every(who, &|host| self.runs(host) && self.app_starts.get(&host) == Some(&1))
             }

@@ -85,6 +85,10 @@ impl World for Machines<'_> {
         self.0.is_live(host)
     }
 
+    fn is_prompt(&self, host: HostId) -> bool {
+        self.0.is_live(host)
+    }
+
     fn module(&self, host: HostId) -> Option<ModuleStatus> {
         self.0.status(host)
     }

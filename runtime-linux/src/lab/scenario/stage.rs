@@ -48,6 +48,8 @@ take() {
 pub(super) struct Stage {
     pub(super) cluster: Cluster,
     pub(super) networks: u8,
+    /// The replicated directory, as the nodes see it.
+    data: PathBuf,
     frozen: Vec<HostId>,
 }
 
@@ -97,11 +99,18 @@ impl Stage {
             witness: setup.policy == Policy::Lease,
             others: vec![ROUTER.to_owned(), CLIENT.to_owned()],
             networks,
-            own_directories: vec![data],
+            own_directories: vec![data.clone()],
             modules: vec![module],
         };
         let cluster = Cluster::build(directory, program, spec)?;
-        Ok(Self { cluster, networks, frozen: Vec::new() })
+        Ok(Self { cluster, networks, data, frozen: Vec::new() })
+    }
+
+    /// Lets a program on a host write to the replicated directory; whether it could.
+    pub(super) fn write(&self, host: HostId) -> bool {
+        let file = self.data.join("by-itself");
+        let machine = self.cluster.lab().machine(self.node(host));
+        machine.enter(|| fs::write(&file, "a line\n")).is_ok()
     }
 
     /// The machine of a host; `None` if this cluster has none (a witness without a lease).
