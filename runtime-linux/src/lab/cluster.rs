@@ -342,6 +342,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The daemon's process of a node or of the witness, as seen from outside.
+    pub fn daemon_pid(&self, number: usize) -> Option<u32> {
+        self.daemons.get(number)?.as_ref().map(Child::id)
+    }
+
     fn reap(&mut self, number: usize) {
         if let Some(mut daemon) = self.daemons.get_mut(number).and_then(Option::take) {
             let _ = daemon.wait();

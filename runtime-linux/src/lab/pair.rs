@@ -265,4 +265,9 @@ impl Pair {
     pub fn freeze_daemon(&self, number: usize, frozen: bool) -> Result<()> {
         self.cluster.freeze_daemon(number, frozen)
     }
+
+    /// The daemon's process of a node or of the witness, as seen from outside.
+    pub fn daemon_pid(&self, number: usize) -> Option<u32> {
+        self.cluster.daemon_pid(number)
+    }
 }
