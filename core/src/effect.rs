@@ -599,6 +599,9 @@ pub enum ScriptEnd {
 pub enum AddressRequest {
     /// Set and announce them; fails if another host answers for one of them.
     Add(Vec<VirtualIp>),
+    /// As `Add`, right after the other node of the pair has said that it gave them up: a quick
+    /// look for other hosts suffices.
+    Take(Vec<VirtualIp>),
     /// Remove them; one that is not there is no error.
     Remove(Vec<VirtualIp>),
     /// Announce them again (gratuitous ARP, unsolicited neighbour advertisement).

@@ -38,7 +38,7 @@ use crate::{
     ping,
     probe::{self, Probes},
     script::{ScriptPlace, Scripts, Sink},
-    vip::{AddOrder, VipSettings, VirtualAddresses},
+    vip::{AddOrder, Look, VipSettings, VirtualAddresses},
 };
 
 /// The agent looks at the clock at least this often: timers of the kernel stand still while the
@@ -197,9 +197,13 @@ fn outcome(result: Result<(), String>) -> Outcome {
 }
 
 /// Sets all of them, or none.
-fn add_all(addresses: &VirtualAddresses, all: &[(VirtualIp, AddOrder)]) -> Result<(), String> {
+fn add_all(
+    addresses: &VirtualAddresses,
+    all: &[(VirtualIp, AddOrder)],
+    look: Look,
+) -> Result<(), String> {
     for (index, (vip, order)) in all.iter().enumerate() {
-        if let Err(error) = addresses.carry_out(vip, *order) {
+        if let Err(error) = addresses.carry_out(vip, *order, look) {
             for (set, _) in &all[..index] {
                 if let Err(second) = addresses.remove(set.addr) {
                     return Err(format!("{error}; and {second}"));
@@ -266,15 +270,19 @@ impl<V: DataPath> Os for LinuxOs<V> {
     async fn address(&self, module: ModuleId, request: AddressRequest) -> Outcome {
         let Some(leaves) = self.modules.get(&module) else { return unknown(module) };
         let addresses = Arc::clone(&leaves.addresses);
+        let look = match &request {
+            AddressRequest::Take(_) => Look::Quick,
+            _ => Look::Thorough,
+        };
         match request {
-            AddressRequest::Add(all) => {
+            AddressRequest::Add(all) | AddressRequest::Take(all) => {
                 // Ordered here and now: a removal that comes next finds it, begun or not.
                 let order = |vip: VirtualIp| {
                     let order = addresses.order(vip.addr);
                     (vip, order)
                 };
                 let all: Vec<_> = all.into_iter().map(order).collect();
-                outcome(on_a_thread(move || add_all(&addresses, &all)).await)
+                outcome(on_a_thread(move || add_all(&addresses, &all, look)).await)
             }
             AddressRequest::Remove(all) => outcome(remove_all(&addresses, &all)),
             AddressRequest::Announce(all) => {

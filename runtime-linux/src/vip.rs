@@ -39,6 +39,8 @@ use crate::{
     waker::Waker,
 };
 
+pub use detect::Look;
+
 /// Time after which the kernel removes an address that nobody renews, in seconds.
 ///
 /// The kernel looks once a second (Linux 6.1 `net/ipv4/devinet.c`, `check_lifetime`): an
@@ -187,7 +189,7 @@ impl VirtualAddresses {
     ///
     /// Blocks for about 45 ms while the network is asked, up to 3.5 s while somebody answers.
     pub fn add(&self, vip: &VirtualIp) -> Result<(), VipError> {
-        self.carry_out(vip, self.order(vip.addr))
+        self.carry_out(vip, self.order(vip.addr), Look::Thorough)
     }
 
     /// Notes an order to set an address, for [`carry_out`](Self::carry_out) on another thread: a
@@ -196,8 +198,8 @@ impl VirtualAddresses {
         AddOrder(lock(&self.table).next_order(addr))
     }
 
-    /// As [`add`](Self::add), in its place among the orders.
-    pub fn carry_out(&self, vip: &VirtualIp, order: AddOrder) -> Result<(), VipError> {
+    /// As [`add`](Self::add), in its place among the orders and with a `look` of its own.
+    pub fn carry_out(&self, vip: &VirtualIp, order: AddOrder, look: Look) -> Result<(), VipError> {
         let addr = vip.addr;
         let system = |error| VipError::System { addr, error };
         let mut netlink = Netlink::open(Family::Route).map_err(system)?;
@@ -208,7 +210,7 @@ impl VirtualAddresses {
             .iter()
             .any(|a| a.addr == addr && a.index == interface.index);
         if !ours {
-            self.wait_until_free(&interface, addr, order)?;
+            self.wait_until_free(&interface, addr, order, look)?;
         }
         let reroute = self.settings.reroute.get(&addr).copied();
         let held = Held::new(address, &interface, reroute, Instant::now());
@@ -233,10 +235,11 @@ impl VirtualAddresses {
         interface: &Interface,
         addr: IpAddr,
         order: u64,
+        look: Look,
     ) -> Result<(), VipError> {
         let begun = Instant::now();
         loop {
-            let claimant = detect::claimant(interface, addr)
+            let claimant = detect::claimant(interface, addr, look)
                 .map_err(|error| VipError::System { addr, error })?;
             if lock(&self.table).orders.get(&addr) != Some(&order) {
                 return Err(VipError::Withdrawn { addr });

@@ -268,6 +268,8 @@ struct Peer {
     alive: bool,
     beat: Option<ModuleBeat>,
     shown: Option<(State, Phase)>,
+    /// A claim that came before the heartbeat that it must agree with.
+    early: Option<Claim>,
 }
 
 /// One mirror module on one node.
@@ -526,6 +528,7 @@ impl Mirror {
         if alive {
             return;
         }
+        self.peer.early = None;
         if self.peer.shown.take().is_some() {
             self.notify(EventKind::RemoteChanged { to: None }, out);
         }
@@ -553,6 +556,10 @@ impl Mirror {
             Mode::Primary { .. } | Mode::Restarting { .. } => self.secondary_heard(now, out),
             Mode::Secondary { .. } => self.primary_heard(now, out),
             _ => {}
+        }
+        if let Some(claim) = self.peer.early.take() {
+            self.claimed(now, &claim, out);
+            self.peer.early = None;
         }
     }
 

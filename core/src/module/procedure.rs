@@ -51,8 +51,15 @@ pub fn start(shape: Shape) -> Sequence {
     Sequence::new(Goal::Started, State::Stop, State::Wait, ScriptAction::Start, steps)
 }
 
-/// WAIT or SECOND to ALONE, once the right to run is held.
-pub fn promote(shape: Shape, from: State, before: Vec<Change>, generation: Generation) -> Sequence {
+/// WAIT or SECOND to ALONE, once the right to run is held. `handed`: by a primary that says that
+/// it serves no more.
+pub fn promote(
+    shape: Shape,
+    from: State,
+    before: Vec<Change>,
+    generation: Generation,
+    handed: bool,
+) -> Sequence {
     let mut changes = before;
     changes.extend([Change::Advance(generation), Change::WasPrimary(true)]);
     let mut steps = vec![Step::Commit(generation), Step::Record(changes)];
@@ -63,7 +70,7 @@ pub fn promote(shape: Shape, from: State, before: Vec<Change>, generation: Gener
     if shape.replicated {
         steps.push(Step::Volume(VolumeRequest::Serve { generation }));
     }
-    steps.push(Step::AddressAdd);
+    steps.push(if handed { Step::AddressTake } else { Step::AddressAdd });
     if from == State::Second {
         steps.push(Step::Script(StartPrim));
     } else {

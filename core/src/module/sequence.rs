@@ -24,6 +24,8 @@ pub enum Step {
     Volume(VolumeRequest),
     /// Set the virtual addresses.
     AddressAdd,
+    /// Set the virtual addresses that the peer has just given up.
+    AddressTake,
     /// Remove the virtual addresses.
     AddressRemove,
     /// Make a change of the record durable.

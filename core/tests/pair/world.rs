@@ -287,7 +287,7 @@ impl World {
             }
             Effect::Address { op, request, .. } => {
                 match request {
-                    AddressRequest::Add(_) => self.addresses.insert(n),
+                    AddressRequest::Add(_) | AddressRequest::Take(_) => self.addresses.insert(n),
                     AddressRequest::Remove(_) => self.addresses.remove(&n),
                     AddressRequest::Announce(_) => true,
                 };

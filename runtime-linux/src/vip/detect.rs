@@ -17,16 +17,46 @@ use crate::{
     packet::{ETHERTYPE_ARP, ETHERTYPE_IPV6, PacketSocket},
 };
 
-const PROBES: u32 = 3;
-const PROBE_PERIOD: Duration = Duration::from_millis(12);
-const LISTEN: Duration = Duration::from_millis(45);
+/// How carefully to look for another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nobody knows who had the address.
+    Thorough,
+    /// The node that had it has just said that it gave it up.
+    Quick,
+}
+
+impl Look {
+    const fn probes(self) -> u32 {
+        match self {
+            Self::Thorough => 3,
+            Self::Quick => 2,
+        }
+    }
+
+    const fn period(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Thorough => 12,
+            Self::Quick => 2,
+        })
+    }
+
+    /// The whole time.
+    const fn listen(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Thorough => 45,
+            Self::Quick => 6,
+        })
+    }
+}
+
 /// Frames looked at per question, so that a flooded network cannot hold up a failover.
 const FRAMES_MAX: u32 = 10_000;
 
 /// The Ethernet address of another host that claims `addr`, if one answers in time.
 ///
 /// An interface that is down, or that needs no resolution of addresses, has no other claimant.
-pub(crate) fn claimant(interface: &Interface, addr: IpAddr) -> io::Result<Option<Mac>> {
+pub(crate) fn claimant(interface: &Interface, addr: IpAddr, look: Look) -> io::Result<Option<Mac>> {
     let (Some(own), true, true) = (interface.mac, interface.resolves, interface.running) else {
         return Ok(None);
     };
@@ -42,12 +72,12 @@ pub(crate) fn claimant(interface: &Interface, addr: IpAddr) -> io::Result<Option
     let begun = Instant::now();
     let mut buffer = [0; 256];
     let mut frames = 0;
-    for sent in 0..=PROBES {
-        let end = if sent < PROBES {
+    for sent in 0..=look.probes() {
+        let end = if sent < look.probes() {
             socket.send(&probe)?;
-            begun + PROBE_PERIOD * (sent + 1)
+            begun + look.period() * (sent + 1)
         } else {
-            begun + LISTEN
+            begun + look.listen()
         };
         while let Some(frame) = socket.receive(&mut buffer, end)? {
             let found = match addr {

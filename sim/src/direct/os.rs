@@ -255,7 +255,9 @@ impl Direct<'_> {
         tries: u32,
     ) {
         let outcome = match &request {
-            AddressRequest::Add(_) if self.address_answers_elsewhere(host) => {
+            AddressRequest::Add(_) | AddressRequest::Take(_)
+                if self.address_answers_elsewhere(host) =>
+            {
                 if tries < ADDRESS_TRIES {
                     let work = Work::Address { op, request, tries: tries + 1 };
                     self.later(host, ADDRESS_RETRY_US, work);
@@ -263,7 +265,7 @@ impl Direct<'_> {
                 }
                 Outcome::Failed("another host answers for the address".into())
             }
-            AddressRequest::Add(_) => {
+            AddressRequest::Add(_) | AddressRequest::Take(_) => {
                 let os = &mut self.machines[host.index()].os;
                 os.address = true;
                 os.address_sets += 1;

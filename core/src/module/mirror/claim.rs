@@ -16,9 +16,11 @@ impl Mirror {
     pub(super) fn claimed(&mut self, now: Instant, claim: &Claim, out: &mut Out<Action>) {
         let nonce = claim.nonce;
         // A claim that the network kept back may be given up already: believe it only if the
-        // peer's heartbeats agree. It is repeated as long as it stands.
+        // peer's heartbeats agree, the next of which may be on its way. It is repeated as long as
+        // it stands.
         let stands = self.peer.beat.as_ref().is_some_and(|b| b.wanting || b.serving);
         if !stands {
+            self.peer.early = Some(claim.clone());
             return;
         }
         // Nor may this copy be judged while it moves on to another generation.

@@ -81,17 +81,17 @@ impl Mirror {
             Step::Script(name) => self.script(*name, false, out),
             Step::Force(name) => self.script(*name, true, out),
             Step::Volume(request) => Some(self.volume(request.clone(), out)),
-            Step::AddressAdd | Step::AddressRemove => {
+            Step::AddressAdd | Step::AddressTake | Step::AddressRemove => {
                 if self.settings.addresses.is_empty() {
                     return None;
                 }
                 let addresses = self.settings.addresses.clone();
-                let request = if *step == Step::AddressAdd {
-                    // Set from the moment of the order: the peer must count on it.
-                    self.address_held = true;
-                    AddressRequest::Add(addresses)
-                } else {
-                    AddressRequest::Remove(addresses)
+                // Set from the moment of the order: the peer must count on it.
+                self.address_held |= *step != Step::AddressRemove;
+                let request = match step {
+                    Step::AddressAdd => AddressRequest::Add(addresses),
+                    Step::AddressTake => AddressRequest::Take(addresses),
+                    _ => AddressRequest::Remove(addresses),
                 };
                 let op = self.ops.take();
                 out.push(Action::Effect(Effect::Address { op, module, request }));
@@ -239,14 +239,14 @@ impl Mirror {
             (Step::Script(name) | Step::Force(name), Outcome::Script(end)) => {
                 self.script_ended(*name, matches!(step, Step::Force(_)), &end, out);
             }
-            (Step::AddressAdd, Outcome::Done) => {
+            (Step::AddressAdd | Step::AddressTake, Outcome::Done) => {
                 self.notify(EventKind::AddressChanged { held: true }, out);
             }
             (Step::AddressRemove, Outcome::Done) if self.address_held => {
                 self.address_held = false;
                 self.notify(EventKind::AddressChanged { held: false }, out);
             }
-            (Step::AddressAdd, Outcome::Failed(error)) => {
+            (Step::AddressAdd | Step::AddressTake, Outcome::Failed(error)) => {
                 return self.step_failed(now, WaitReason::Address(error), out);
             }
             (Step::AddressRemove, Outcome::Failed(error)) => {

@@ -126,7 +126,8 @@ impl Mirror {
         self.role = if from == State::Second { State::Second } else { State::Wait };
         self.transition(now, Mode::Promoting, reason, out);
         self.application = true;
-        let sequence = procedure::promote(self.settings.shape, from, before, generation);
+        let handed = from == State::Second && self.beat().is_some_and(|beat| !beat.serving);
+        let sequence = procedure::promote(self.settings.shape, from, before, generation, handed);
         self.begin(now, sequence, out);
     }
 
