@@ -19,7 +19,7 @@ use crate::{
     },
     ids::{CheckerId, Epoch, Incarnation, LinkId, ModuleId, NodeId, OpId, RequestId},
     replication::generation::{Generation, Lineage},
-    status::{NodeStatus, Progress, State, VirtualIp},
+    status::{KeptAside, NodeStatus, Progress, State, VirtualIp},
     time::Instant,
     wire::message::Message,
 };
@@ -498,6 +498,8 @@ pub enum VolumeNews {
         /// What the operating system said.
         error: String,
     },
+    /// Everything that is kept from split brains on this node; replaces what was said before.
+    KeptAside(Vec<KeptAside>),
 }
 
 /// Scripts of a module (reference: safekit.md sections 3.2 and 6.4).

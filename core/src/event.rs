@@ -6,7 +6,7 @@ use crate::{
     checks::resource::ResourceState,
     ids::{Epoch, ModuleId, NodeId},
     replication::generation::Generation,
-    status::{Phase, State, WaitReason},
+    status::{KeptAside, Phase, State, WaitReason},
 };
 
 /// What a detection found, and how often something was found before.
@@ -232,6 +232,8 @@ pub enum EventKind {
     },
     /// A detector found something, in the words that operators know.
     Detected(String),
+    /// This node's data that differed are kept there since a split brain.
+    KeptAside(KeptAside),
     /// Something went wrong; the text says what to do.
     Failure(String),
     /// Free text of a script or of the runtime.
@@ -258,6 +260,7 @@ impl EventKind {
             Self::Waiting(_)
             | Self::ReplicationLost { .. }
             | Self::Detected(_)
+            | Self::KeptAside(_)
             | Self::LinkChanged { up: false, .. }
             | Self::ScriptEnded { ok: false, .. } => Level::Warning,
             Self::RightLost

@@ -5,13 +5,12 @@
 //! before it changes ([`intent`]), so that after any stop only marked parts are compared.
 //!
 //! [`source`] and [`target`] decide; the data path of the operating system performs their orders
-//! and carries the bytes ([`record`], [`stream`]). [`generation`] and [`plan`] decide who copies
-//! to whom.
+//! and carries the bytes ([`record`], [`stream`]). [`generation`] compares the histories of
+//! copies.
 
 pub mod generation;
 pub mod intent;
 pub mod item;
-pub mod plan;
 pub mod record;
 pub mod source;
 pub mod stream;

@@ -191,6 +191,15 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
+/// Data of this node that a resynchronisation after a split brain did not overwrite but kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeptAside {
+    /// The directory.
+    pub place: String,
+    /// Files and other entries in it, without directories.
+    pub entries: u64,
+}
+
 /// One module on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleStatus {
@@ -222,6 +231,8 @@ pub struct ModuleStatus {
     pub right_until: Option<Instant>,
     /// Resynchronisation in progress.
     pub resync: Option<Progress>,
+    /// What is still kept from split brains.
+    pub kept_aside: Vec<KeptAside>,
     /// The other nodes of the module, as last heard: exactly one for a mirror.
     pub peers: Vec<PeerStatus>,
     /// How the load is shared; `None` unless the module is a farm.

@@ -63,7 +63,7 @@ pub struct LinuxParts<V> {
     /// Durable records.
     pub records: ModuleRecords,
     /// Takes news.
-    pub reporter: Reporter,
+    pub reporter: Arc<Reporter>,
     /// Takes inputs.
     pub journal: Journal,
     /// The modules, each with its data path; `None` if it replicates nothing.
@@ -100,7 +100,7 @@ impl<V: DataPath> LinuxOs<V> {
     /// # Errors
     /// A directory cannot be made, or the kernel refuses a thread or a descriptor.
     pub fn start(parts: LinuxParts<V>) -> io::Result<Self> {
-        let reporter = Arc::new(parts.reporter);
+        let reporter = parts.reporter;
         let mut modules = BTreeMap::new();
         let mut places = BTreeMap::new();
         for (module, volume) in parts.modules {

@@ -11,6 +11,7 @@ pub mod documents;
 mod farm;
 mod hosts;
 mod log;
+mod lone;
 mod module;
 mod order;
 mod safekit;

@@ -248,6 +248,27 @@ pub fn create(
     node_of(&config, name)?;
     let id = ClusterId(u64::from_be_bytes(random()?));
     let key: Key = Redacted::new(random::<KEY_BYTES>()?);
+    issue(&config, cluster_xml, (id, key), name, now_ms)
+}
+
+/// Makes new certificates for every member of the cluster of `own`, under a new authority; name
+/// and key of the cluster stay, so that heartbeats go on while the bundles are installed.
+///
+/// # Errors
+/// The operating system gives no randomness.
+pub fn renew(own: &Membership, now_ms: u64) -> Result<NewCluster, ClusterError> {
+    let Bundle { cluster, key, cluster_xml, name, .. } = own.bundle();
+    issue(own.config(), cluster_xml, (*cluster, key.clone()), name, now_ms)
+}
+
+/// One bundle for each member, all under a new authority.
+fn issue(
+    config: &ClusterConfig,
+    cluster_xml: &str,
+    (id, key): (ClusterId, Key),
+    name: &str,
+    now_ms: u64,
+) -> Result<NewCluster, ClusterError> {
     let authority = Authority::create(id, authority::year_of(now_ms))?;
     let mut own = None;
     let mut others = Vec::new();
@@ -271,7 +292,7 @@ pub fn create(
             others.push(bundle);
         }
     }
-    let own = own.expect("the node was looked up above");
+    let own = own.expect("the name was looked up in this configuration");
     Ok(NewCluster { own, others })
 }
 

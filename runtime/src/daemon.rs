@@ -36,6 +36,7 @@ use crate::{
         report::{LogHandle, Reporter},
         text::Names,
     },
+    expiry,
     journal::Journal,
     modules::{Module, Modules},
     os::Os,
@@ -52,8 +53,6 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(900);
 /// Pause between two looks at modules that stop.
 const STOP_POLL: Duration = Duration::from_millis(50);
-/// Warn this long before the node's certificate ends.
-const CERTIFICATE_WARNING_S: i64 = 90 * 86_400;
 /// Pause between two signs of life to the service manager.
 const ALIVE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -97,7 +96,7 @@ pub struct DaemonContext {
     /// Durable records.
     pub records: ModuleRecords,
     /// Takes news, for [`Os::notify`].
-    pub reporter: Reporter,
+    pub reporter: Arc<Reporter>,
     /// Takes inputs, for [`Os::journal`].
     pub journal: Journal,
     /// Takes news of data paths.
@@ -214,7 +213,6 @@ async fn start_agent<P: Platform>(
     let seed = u64::from_be_bytes(cluster::random()?);
     let incarnation = Incarnation(u64::from_be_bytes(cluster::random()?));
     let security = membership.stream_security()?;
-    warn_of_expiry(&security);
     let net = UdpNet::open(config, membership.node())?;
     let peers = udp::peers(config, membership.node())?;
     let names = modules.iter().map(|(id, module)| (*id, module.name.clone())).collect();
@@ -224,8 +222,10 @@ async fn start_agent<P: Platform>(
         node: membership.node(),
         modules: modules.iter().map(|(id, module)| (*id, module.setup())).collect(),
     };
-    let reporter = Reporter::start(state_dir, nodes, names)?;
+    let reporter = Arc::new(Reporter::start(state_dir, nodes, names)?);
     let log = reporter.handle();
+    let watched = Rc::new(membership.stream_security()?);
+    tokio::task::spawn_local(expiry::keep(watched, Arc::downgrade(&reporter)));
     let context = DaemonContext {
         state_dir: state_dir.to_owned(),
         membership: membership.clone(),
@@ -388,15 +388,4 @@ fn note_running(state_dir: &Path, running: &[ModuleId]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn warn_of_expiry(security: &StreamSecurity) {
-    let now = crate::events::time::unix_ms(std::time::SystemTime::now()) / 1_000;
-    let rest = security.own_rest(i64::try_from(now).unwrap_or(i64::MAX));
-    if rest.is_some_and(|rest| rest < CERTIFICATE_WARNING_S) {
-        warn!(
-            until = security.own_end(),
-            "this node's certificate ends soon: make new ones with `havre cluster init --replace`"
-        );
-    }
 }

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod daemon;
 pub mod events;
+mod expiry;
 pub mod journal;
 pub mod modules;
 pub mod net;

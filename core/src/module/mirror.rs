@@ -53,7 +53,7 @@ use crate::{
     quorum::{self, policy::Kind},
     replication::generation::Generation,
     rng::Rng,
-    status::{Phase, Progress, State, VirtualIp, WaitReason},
+    status::{KeptAside, Phase, Progress, State, VirtualIp, WaitReason},
     time::Instant,
     wire::message::{Claim, ClaimVerdict, ModuleBeat},
 };
@@ -311,6 +311,7 @@ pub struct Mirror {
     start_after_cleaning: Option<bool>,
     application: bool,
     progress: Option<Progress>,
+    kept_aside: Vec<KeptAside>,
     epoch: Option<Epoch>,
     reason: String,
     since: Instant,
@@ -371,6 +372,7 @@ impl Mirror {
             start_after_cleaning: None,
             application: false,
             progress: None,
+            kept_aside: Vec::new(),
             epoch: None,
             reason: "not started yet".to_owned(),
             since: now,
@@ -502,7 +504,17 @@ impl Mirror {
                 self.detach(now, &reason, out);
             }
             VolumeNews::Failed { error } => self.volume_failed(now, &error, out),
+            VolumeNews::KeptAside(kept) => self.data_kept(kept, out),
         }
+    }
+
+    fn data_kept(&mut self, kept: Vec<KeptAside>, out: &mut Out<Action>) {
+        for one in &kept {
+            if !self.kept_aside.contains(one) {
+                self.notify(EventKind::KeptAside(one.clone()), out);
+            }
+        }
+        self.kept_aside = kept;
     }
 
     fn volume_failed(&mut self, now: Instant, error: &str, out: &mut Out<Action>) {

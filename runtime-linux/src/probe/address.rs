@@ -77,7 +77,7 @@ pub(super) fn held(addr: IpAddr) -> Finding {
         Ok(None) => return Finding::Down(format!("{addr} is not set here")),
         Err(error) => return unable(&error),
     };
-    match detect::claimant(&card, addr) {
+    match detect::claimant(&card, addr, detect::Look::Thorough) {
         Ok(None) => Finding::Up,
         Ok(Some(mac)) => {
             let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();

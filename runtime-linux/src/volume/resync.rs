@@ -13,7 +13,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use aside::Aside;
+pub use aside::{Aside, kept_aside};
 pub use copier::{Copier, Link, Stop, Tally};
 pub use fixer::Fixer;
 pub use scan::{Walk, is_absent};

@@ -32,7 +32,7 @@ use super::{
     marks::MarkTable,
     place::{Excluded, Places, open_root},
     readonly,
-    resync::{Aside, Fixer},
+    resync::{Aside, Fixer, kept_aside},
     settings::Settings,
     stream::Connection,
     uring::Ring,
@@ -278,11 +278,7 @@ impl TargetSide {
     fn caught_up(&mut self) {
         self.settings.trust.restore();
         if self.fixer.kept() > 0 {
-            tracing::warn!(
-                module = %self.settings.module,
-                entries = self.fixer.kept(),
-                "differing data were kept under .havre/diverged",
-            );
+            self.news.push(VolumeNews::KeptAside(kept_aside(&self.settings)));
         }
     }
 

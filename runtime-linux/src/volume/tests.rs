@@ -416,3 +416,38 @@ fn a_renamed_directory_is_not_copied_after_a_cut() {
     assert_eq!(copied, 0, "renamed, not copied");
     pair.assert_equal_at_the_end();
 }
+
+#[test]
+fn data_kept_from_a_split_brain_are_told_now_and_at_each_start() {
+    if needs_root() {
+        return;
+    }
+    let mut pair = Pair::new(Contract::Received, WriteMode::Back);
+    write_synced(&pair.source.path("same"), b"same");
+    write_synced(&pair.target.path("same"), b"same");
+    write_synced(&pair.source.path("f"), b"right");
+    write_synced(&pair.target.path("f"), b"given up");
+    write_synced(&pair.target.path("only"), b"given up");
+    pair.source.boot();
+    pair.serve();
+    pair.admit(true);
+    pair.target.boot();
+    pair.target.ask_ok(VolumeRequest::Follow {
+        source: NodeId(0),
+        generation: generation(1),
+        keep_aside: Some(generation(7)),
+    });
+    let told = |news: &VolumeNews| match news {
+        VolumeNews::KeptAside(kept) if !kept.is_empty() => Some(kept.clone()),
+        _ => None,
+    };
+    let kept = pair.target.wait(told);
+    let place = pair.target.path(".havre/diverged").join(generation(7).to_string());
+    assert_eq!(kept.len(), 1);
+    assert_eq!((Path::new(&kept[0].place), kept[0].entries), (&*place, 2));
+    assert_eq!(fs::read(place.join("only")).expect("kept"), b"given up");
+    pair.source.wait_caught_up();
+    pair.target.crash();
+    pair.target.boot();
+    assert_eq!(pair.target.wait(told), kept, "the next start tells it too");
+}

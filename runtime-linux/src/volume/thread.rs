@@ -30,8 +30,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    marks::MarkTable, mounting, readonly, settings::Settings, source::SourceSide, target,
-    target::TargetSide,
+    marks::MarkTable, mounting, readonly, resync::kept_aside, settings::Settings,
+    source::SourceSide, target, target::TargetSide,
 };
 use crate::{clock, waker::Waker};
 
@@ -355,6 +355,9 @@ impl Volume {
         }
         let table = self.take_table()?;
         self.role = Some(Role::Idle { table: Some(table) });
+        let kept = kept_aside(&self.settings);
+        // Nobody listens only while the daemon ends.
+        let _ = self.news.send(VolumeNews::KeptAside(kept));
         Ok(())
     }
 

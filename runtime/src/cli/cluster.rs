@@ -13,7 +13,7 @@ use havre_core::ids::NodeId;
 
 use super::print;
 use crate::{
-    cluster::{self, Membership},
+    cluster::{self, Bundle, Membership},
     events::time::unix_ms,
     store::write_private,
     transport::udp,
@@ -53,6 +53,16 @@ pub(super) enum ClusterCommand {
         #[arg(long)]
         replace: bool,
     },
+    /// Make new certificates for every member before the old ones end.
+    #[command(after_help = "Run it on one node; then copy each bundle to its machine, run \
+        `havre cluster join` there,\nand restart the daemons, the secondary's first. Between the \
+        restarts the application goes on\nwithout replication; then only changes are copied.\n\
+        Example: havre cluster renew")]
+    Renew {
+        /// Where the bundles are written.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+    },
     /// Show the cluster of which this machine is a member.
     #[command(after_help = "Example: havre cluster state")]
     State,
@@ -66,6 +76,7 @@ pub(super) fn run(dir: &Path, command: ClusterCommand) -> Result<ExitCode> {
         ClusterCommand::Join { bundle, node, replace } => {
             join(dir, &bundle, node.as_deref(), replace)?;
         }
+        ClusterCommand::Renew { out } => renew(dir, &out)?,
         ClusterCommand::State => state(dir)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -77,8 +88,20 @@ fn init(dir: &Path, config: &Path, node: &str, out: &Path, replace: bool) -> Res
     let made = cluster::create(config, &text, node, unix_ms(SystemTime::now()))?;
     made.own.check_installable(dir, replace)?;
     // Bundles first: an installed cluster without bundles would have to be made again.
+    let lines = write_bundles(&made.others, out)?;
+    made.own.install(dir, replace)?;
+    let id = made.own.cluster();
+    print(&format!(
+        "cluster {:016x} made; this machine is {node}\n{lines}\
+         bundles hold secrets: delete them once they are installed\n",
+        id.0
+    ))
+}
+
+/// Writes the others' bundles; returns what to do with them.
+fn write_bundles(others: &[Bundle], out: &Path) -> Result<String> {
     let mut lines = String::new();
-    for bundle in &made.others {
+    for bundle in others {
         let path = out.join(bundle.file_name());
         write_private(&path, bundle.text().expose().as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -89,12 +112,21 @@ fn init(dir: &Path, config: &Path, node: &str, out: &Path, replace: bool) -> Res
             bundle.file_name()
         );
     }
-    made.own.install(dir, replace)?;
-    let id = made.own.cluster();
+    Ok(lines)
+}
+
+fn renew(dir: &Path, out: &Path) -> Result<()> {
+    let old = Membership::load(dir)?;
+    let made = cluster::renew(&old, unix_ms(SystemTime::now()))?;
+    let lines = write_bundles(&made.others, out)?;
+    made.own.install(dir, false)?;
+    let end = made.own.stream_security()?.own_end();
     print(&format!(
-        "cluster {:016x} made; this machine is {node}\n{lines}\
+        "new certificates of cluster {:016x}, valid until {end}; this machine has its own\n{lines}  \
+         then restart the daemons, the secondary's first: until both have restarted, the \
+         application goes on without replication\n\
          bundles hold secrets: delete them once they are installed\n",
-        id.0
+        made.own.cluster().0
     ))
 }
 

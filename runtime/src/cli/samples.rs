@@ -36,6 +36,7 @@ pub(crate) fn module_status(name: &str) -> ModuleStatus {
         epoch: None,
         right_until: None,
         resync: None,
+        kept_aside: Vec::new(),
         peers: vec![PeerStatus {
             node: NodeId(1),
             name: "node2".to_owned(),

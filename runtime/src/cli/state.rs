@@ -135,6 +135,10 @@ fn describe(
     if let Some(progress) = &module.resync {
         line(text, format_args!("  resync         {}", resync(progress)));
     }
+    for kept in &module.kept_aside {
+        let (entries, place) = (kept.entries, &kept.place);
+        line(text, format_args!("  kept aside     {entries} entries in {place} (split brain)"));
+    }
     if let Some(waits) = waits {
         line(text, format_args!("  waits          {waits}"));
     }
@@ -224,7 +228,7 @@ fn span(span: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use havre_core::status::{State, WaitReason};
+    use havre_core::status::{KeptAside, State, WaitReason};
 
     use super::*;
     use crate::cli::samples::node_status;
@@ -246,6 +250,8 @@ mod tests {
         (module.state, module.phase) = (State::Wait, Phase::NotReady);
         module.wait = Some(WaitReason::NeverStarted);
         module.up_to_date = false;
+        module.kept_aside =
+            vec![KeptAside { place: "/data/.havre/diverged/g1".into(), entries: 7 }];
         module.peers[0].alive = false;
         module.resync = Some(Progress {
             bytes_total: 3 << 30,
@@ -260,6 +266,7 @@ mod tests {
             "1.0 GiB of 3.0 GiB, 128.0 MiB/s, 16 s left",
             "run `prim` on the node whose data are right",
             "default: heartbeats arrive",
+            "7 entries in /data/.havre/diverged/g1 (split brain)",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }

@@ -120,3 +120,22 @@ fn node_names_become_distinct_host_names() {
     }
     assert!(crate::transport::tls::server_name(&"é".repeat(50)).is_some());
 }
+
+#[test]
+fn renewed_certificates_belong_to_the_same_cluster_and_end_later() {
+    let old = new_cluster();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    old.own.install(dir.path(), false).expect("installs");
+    let later = NOW_MS + 15 * 366 * 86_400_000;
+    let new = renew(&old.own, later).expect("randomness");
+    assert_eq!(new.own.cluster(), old.own.cluster());
+    assert_eq!(new.own.bundle().key, old.own.bundle().key, "heartbeats go on");
+    assert_ne!(new.own.bundle().authority, old.own.bundle().authority);
+    assert_eq!(new.others.len(), old.others.len());
+    assert_eq!(new.others[1].key, old.others[1].key, "the witness understands too");
+    let rest = |it: &Membership| it.stream_security().expect("valid").own_rest(0).expect("ends");
+    assert!(rest(&new.own) - rest(&old.own) > 14 * 365 * 86_400);
+    new.own.install(dir.path(), false).expect("no --replace is needed");
+    let member = Membership::of(new.others[0].clone()).expect("good");
+    assert_eq!(member.name(), "node2");
+}

@@ -178,6 +178,11 @@ pub fn text(event: &Event, names: &Names) -> String {
         EventKind::Failure(text) | EventKind::Message(text) | EventKind::Detected(text) => {
             text.clone()
         }
+        EventKind::KeptAside(kept) => format!(
+            "Split brain: {} entries of this node that differ are kept in {}: compare them with \
+             the present data, then remove that directory",
+            kept.entries, kept.place
+        ),
     }
 }
 
@@ -198,7 +203,7 @@ fn waiting(reason: &WaitReason, names: &Names) -> String {
 mod tests {
     use havre_core::{
         ids::NodeId,
-        status::{Phase, State},
+        status::{KeptAside, Phase, State},
     };
 
     use super::*;
@@ -236,6 +241,13 @@ mod tests {
             "farm load: 128/256 (group FarmProto)",
         );
         says(EventKind::SplitBrain { stays: false }, "Split brain recovery: exiting alone");
+        let place = "/data/.havre/diverged/g3.n1.07".to_owned();
+        says(
+            EventKind::KeptAside(KeptAside { place, entries: 2 }),
+            "Split brain: 2 entries of this node that differ are kept in \
+             /data/.havre/diverged/g3.n1.07: compare them with the present data, then remove \
+             that directory",
+        );
         says(
             EventKind::LinkChanged { peer: NodeId(1), link: "flow".to_owned(), up: false },
             "Resource heartbeat.flow set to down by heart: heartbeats of node2 are lost",

@@ -88,7 +88,7 @@ pub(crate) fn clock() -> Instant {
 /// Does everything it is told, at once; keeps records and news on disk.
 pub(crate) struct ToyOs {
     records: ModuleRecords,
-    reporter: Reporter,
+    reporter: std::sync::Arc<Reporter>,
     journal: RefCell<Journal>,
 }
 

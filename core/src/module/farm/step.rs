@@ -53,16 +53,16 @@ impl Farm {
         match step {
             Step::Script(name) => self.script(*name, false, out),
             Step::Force(name) => self.script(*name, true, out),
-            Step::AddressAdd | Step::AddressRemove => {
+            Step::AddressAdd | Step::AddressTake | Step::AddressRemove => {
                 let addresses = self.settings.addresses();
                 if addresses.is_empty() {
                     return None;
                 }
-                let request = if *step == Step::AddressAdd {
+                let request = if *step == Step::AddressRemove {
+                    AddressRequest::Remove(addresses)
+                } else {
                     self.address_held = true;
                     AddressRequest::Add(addresses)
-                } else {
-                    AddressRequest::Remove(addresses)
                 };
                 let op = self.ops.take();
                 out.push(Effect::Address { op, module, request });

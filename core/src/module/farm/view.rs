@@ -71,6 +71,7 @@ impl Farm {
             epoch: None,
             right_until: None,
             resync: None,
+            kept_aside: Vec::new(),
             peers: self.peers(),
             farm: Some(FarmStatus {
                 leader: self.view.leader.and_then(|slot| self.settings.node_at(slot)),

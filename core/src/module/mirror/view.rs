@@ -118,6 +118,7 @@ impl Mirror {
             epoch: self.epoch,
             right_until: None,
             resync: self.progress,
+            kept_aside: self.kept_aside.clone(),
             peers: vec![PeerStatus {
                 node: self.settings.peer,
                 name: self.settings.peer_name.clone(),

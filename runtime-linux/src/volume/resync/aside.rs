@@ -6,11 +6,19 @@
 
 use std::{
     collections::HashSet,
-    io,
-    os::fd::{AsFd, OwnedFd},
+    ffi::OsStr,
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
-use havre_core::replication::{generation::Generation, record::Location};
+use havre_core::{
+    replication::{generation::Generation, record::Location},
+    status::KeptAside,
+};
 use rustix::{
     fs::{Mode, OFlags, RenameFlags},
     io::Errno,
@@ -20,10 +28,46 @@ use super::scan::{attributes_of, open_file, read_at, size_of};
 use crate::volume::{
     apply::write_all,
     place::{HOUSEKEEPING, Places},
+    settings::Settings,
 };
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Entries that are counted at most: who wants to know more looks.
+const COUNTED_MAX: u64 = 100_000;
+
+/// Everything that is kept in the replicated directories of a module, by generation.
+pub fn kept_aside(settings: &Settings) -> Vec<KeptAside> {
+    let mut kept = Vec::new();
+    for config in &settings.rfs.directories {
+        let housekeeping = Path::new(OsStr::from_bytes(HOUSEKEEPING));
+        let generations = config.dir.join(housekeeping).join("diverged");
+        // Nothing was ever kept, or it cannot be looked at: then it is not ours.
+        for entry in fs::read_dir(generations).into_iter().flatten().flatten() {
+            let entries = count(&entry.path());
+            kept.push(KeptAside { place: entry.path().display().to_string(), entries });
+        }
+    }
+    kept.sort();
+    kept
+}
+
+fn count(directory: &Path) -> u64 {
+    let mut due = vec![directory.to_owned()];
+    let mut entries = 0;
+    while let Some(next) = due.pop()
+        && entries < COUNTED_MAX
+    {
+        for entry in fs::read_dir(next).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => due.push(entry.path()),
+                _ => entries += 1,
+            }
+        }
+    }
+    entries
+}
 
 /// Keeps files aside under one generation's name.
 #[derive(Debug)]
