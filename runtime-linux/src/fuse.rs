@@ -346,8 +346,8 @@ impl Session {
     }
 
     fn change(&mut self, header: InHeader, buffer: Vec<u8>, interceptor: &mut impl Interceptor) {
-        // A complete sync covers the modification time too.
-        if header.opcode == op::FSYNC
+        // A complete sync covers the modification time too, one of the data alone does not.
+        if prepare::is_complete_sync(&header, &buffer)
             && let Some(operation) = self.files.prepare_times(header.node)
         {
             interceptor.submit(&mut self.files, operation);

@@ -13,6 +13,7 @@
 //! ```
 
 mod boot;
+pub mod cable;
 pub mod cluster;
 pub mod command;
 pub mod firewall;

@@ -45,7 +45,7 @@ impl Commands for Linux {
     }
 
     fn bench(&self, args: &[OsString]) -> Result<ExitCode> {
-        bench::run(args)
+        bench::run(&["bench".into()], args)
     }
 
     fn lab(&self, args: &[OsString]) -> Result<ExitCode> {

@@ -6,7 +6,6 @@
 //! by the machines of `havre_core::replication`; the files here only carry it out.
 
 pub mod apply;
-pub mod bench;
 mod cover;
 pub mod helper;
 mod identity;

@@ -21,7 +21,7 @@ use client::Client;
 /// Where Debian keeps one directory per version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 /// The system user and the database user.
-const OWNER: &str = "postgres";
+pub(crate) const OWNER: &str = "postgres";
 /// How long the service may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -152,7 +152,7 @@ impl PostgreSql {
     }
 
     /// A program of PostgreSQL, run as its system user.
-    fn as_owner(&self, program: &str) -> Command {
+    pub(crate) fn as_owner(&self, program: &str) -> Command {
         let mut command = Command::new("runuser");
         command.current_dir("/").args(["-u", OWNER, "--"]).arg(self.bin.join(program));
         command
@@ -160,12 +160,12 @@ impl PostgreSql {
 }
 
 /// The database, below the replicated directory: that one stays open to the daemon's user.
-fn data_in(replicated: &Path) -> PathBuf {
+pub(crate) fn data_in(replicated: &Path) -> PathBuf {
     replicated.join("database")
 }
 
 /// Runs a program to its end and returns what it printed.
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().display().to_string();
     let done = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;
     if !done.status.success() {

@@ -19,7 +19,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags},
 };
 
-use super::abi::{Encoder, NOTIFY_RESEND, OUT_HEADER_BYTES};
+use super::abi::{NOTIFY_RESEND, OUT_HEADER_BYTES};
 
 /// Where the kernel shows its FUSE connections.
 const CONTROL: &str = "/sys/fs/fuse/connections";
@@ -113,11 +113,11 @@ impl Device {
     }
 
     fn send(&self, code: i32, unique: u64, body: &[u8]) -> Result<(), Errno> {
-        let mut header = Vec::with_capacity(OUT_HEADER_BYTES);
         let len = u32::try_from(OUT_HEADER_BYTES + body.len()).map_err(|_| Errno::INVAL)?;
-        header.put32(len);
-        header.put32(code as u32);
-        header.put64(unique);
+        let mut header = [0; OUT_HEADER_BYTES];
+        header[..4].copy_from_slice(&len.to_ne_bytes());
+        header[4..8].copy_from_slice(&code.to_ne_bytes());
+        header[8..].copy_from_slice(&unique.to_ne_bytes());
         loop {
             match rustix::io::writev(&self.fd, &[IoSlice::new(&header), IoSlice::new(body)]) {
                 Ok(_) => return Ok(()),

@@ -68,6 +68,13 @@ pub(super) const fn is_change(opcode: u32) -> bool {
     )
 }
 
+/// Whether the request makes a file durable with all its attributes.
+pub(super) fn is_complete_sync(header: &InHeader, request: &[u8]) -> bool {
+    let mut reader = Reader::new(request.get(IN_HEADER_BYTES..).unwrap_or_default());
+    header.opcode == op::FSYNC
+        && reader.u64().and_then(|_| reader.u32()).is_ok_and(|flags| flags & FSYNC_FDATASYNC == 0)
+}
+
 impl Files {
     /// Makes the operation for the changing request in `buffer`. The buffer comes back with an
     /// error.
