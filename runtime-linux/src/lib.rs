@@ -14,6 +14,7 @@ pub mod nd;
 pub mod netlink;
 pub mod os;
 pub mod packet;
+mod pieces;
 pub mod ping;
 pub mod platform;
 pub mod priority;

@@ -22,6 +22,7 @@ use super::{
     intercept::Operation,
     tree::{DIRECTORY, Handle, KIND_MASK, REGULAR, SYMLINK, open_entry},
 };
+use crate::pieces::write_at;
 
 const SET_ID_BITS: u32 = 0o6000;
 const PERMISSION_BITS: u32 = 0o7777;
@@ -161,15 +162,9 @@ impl Files {
     ) -> Result<Outcome, Errno> {
         let handle = self.tree.handle(node)?;
         let payload = operation.payload();
-        let mut written = 0;
-        while written < payload.len() {
-            match rustix::io::pwrite(&*handle, &payload[written..], offset + written as u64) {
-                Ok(0) => break,
-                Ok(more) => written += more,
-                Err(Errno::INTR) => {}
-                Err(error) if written == 0 => return Err(error),
-                Err(_) => break,
-            }
+        let (written, result) = write_at(&*handle, payload, offset);
+        if written == 0 {
+            result?;
         }
         self.written(operation, node, written, kill)
     }

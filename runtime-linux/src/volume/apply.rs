@@ -26,6 +26,7 @@ use super::{
     place::{Places, magic_path},
     tree,
 };
+use crate::pieces::write_at;
 
 pub(crate) mod attributes;
 #[cfg(test)]
@@ -388,16 +389,7 @@ pub(crate) fn device(number: u32) -> u64 {
 
 /// Writes every byte at `offset`.
 pub(crate) fn write_all(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match rustix::io::pwrite(file, &bytes[done..], offset + done as u64) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    Ok(write_at(file, bytes, offset).1?)
 }
 
 fn allocate(file: BorrowedFd<'_>, mode: AllocateMode, offset: u64, len: u64) -> io::Result<()> {

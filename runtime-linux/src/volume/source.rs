@@ -16,6 +16,7 @@ use std::{
 };
 
 use havre_core::{
+    config::module::WriteMode,
     effect::{Outcome, VolumeNews},
     ids::OpId,
     machine::{Machine as _, Out},
@@ -104,6 +105,7 @@ pub(super) struct SourceSide {
     places: Places,
     sessions: Vec<Session>,
     directories: Vec<PathBuf>,
+    write: WriteMode,
     intake: Intake,
     pending: HashMap<Ticket, Pending>,
     free: Vec<Ticket>,
@@ -150,6 +152,7 @@ impl SourceSide {
                     places,
                     sessions,
                     directories: rfs.directories.iter().map(|dir| dir.dir.clone()).collect(),
+                    write: rfs.write,
                     intake: Intake::default(),
                     pending: HashMap::new(),
                     free: Vec::new(),
@@ -426,8 +429,13 @@ impl SourceSide {
 
     fn note_time(&mut self, ticket: Ticket, root: u8, applied: &Applied) {
         let sets = |change: &Record| matches!(change, Record::SetTimes { .. });
+        // With the write-back cache the kernel keeps the times of written files and tells them.
+        let told_later = |change: &Record| {
+            self.write == WriteMode::Back && matches!(change, Record::Write { .. })
+        };
+        let changes = applied.changes();
         let Some(file) = applied.operation().file() else { return };
-        if applied.changes().iter().any(sets) {
+        if changes.iter().any(sets) || changes.iter().all(told_later) {
             return;
         }
         let files = self.sessions[usize::from(root)].files();
