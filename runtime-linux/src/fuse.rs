@@ -44,6 +44,7 @@ mod tree;
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -78,7 +79,9 @@ pub use self::{
 /// Requests that one [`Session::turn`] handles at most.
 const TURN_REQUESTS_MAX: u32 = 64;
 /// Receive buffers in use at most; beyond it no further request is read.
-const BUFFERS_MAX: usize = 48;
+const BUFFERS_MAX: usize = 20;
+/// Buffers in use beyond which none is lent any more.
+const LENT_MAX: usize = 10;
 /// Length of a receive buffer: the longest write and its headers, rounded up to pages.
 const BUFFER_BYTES: usize = WRITE_BYTES_MAX as usize + 4096;
 /// Noted modification times that are set when so many have gathered.
@@ -581,6 +584,25 @@ impl Files {
     fn release_kept(&mut self, node: u64) {
         self.tree.unpin(node);
         self.keeper.release(node);
+    }
+
+    /// Takes the buffer with the payload of a write out of it, unless too few would be left;
+    /// [`give_back`](Self::give_back) returns it.
+    pub fn lend(&mut self, applied: &mut Applied) -> Option<(Vec<u8>, Range<usize>)> {
+        let operation = &mut applied.operation;
+        if self.buffers_out > LENT_MAX || operation.buffer.len() != BUFFER_BYTES {
+            return None;
+        }
+        let payload = std::mem::replace(&mut operation.payload, 0..0);
+        Some((std::mem::take(&mut operation.buffer), payload))
+    }
+
+    /// Takes a buffer back that was lent; `None`: it is lost.
+    pub fn give_back(&mut self, buffer: Option<Vec<u8>>) {
+        match buffer {
+            Some(buffer) => self.recycle(buffer),
+            None => self.buffers_out = self.buffers_out.saturating_sub(1),
+        }
     }
 
     fn take_buffer(&mut self) -> Vec<u8> {

@@ -12,6 +12,7 @@ mod identity;
 pub mod marklog;
 pub mod marks;
 mod mounting;
+mod pace;
 pub mod place;
 mod readonly;
 pub mod resync;

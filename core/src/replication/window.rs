@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::ids::Seq;
 
 /// Payload bytes admitted and not yet received by the target.
-pub const WINDOW_BYTES_MAX: u64 = 16 << 20;
+pub const WINDOW_BYTES_MAX: u64 = 8 << 20;
 
 /// Records admitted and not yet received by the target.
 pub const WINDOW_RECORDS_MAX: usize = 4_096;

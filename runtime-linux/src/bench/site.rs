@@ -28,7 +28,7 @@ use super::{Plan, database::Server};
 use crate::{
     fuse::{Options, PassThrough, Session, Turn, unmount},
     lab::cable::Cable,
-    volume::{Security, Settings, VolumeHandle, start},
+    volume::{Security, Settings, Trust, VolumeHandle, start},
 };
 
 /// Longest wait for the two sides to be in sync.
@@ -120,6 +120,7 @@ impl Site {
             peer: SocketAddr::new(Cable::address(1 - end), PORT),
             security: security.clone(),
             holder: None,
+            trust: Trust::noted_in(self.bases[end].join("unsynced")),
             seed: 1,
         };
         let generation =

@@ -46,16 +46,18 @@ use super::{
 };
 use crate::{
     clock,
-    fuse::{Applied, Files, Interceptor, Operation, Options, RawRequest, Session, Turn},
+    fuse::{Applied, Files, Interceptor, Operation, Options, Session, Turn},
     waker::Waker,
 };
 
 mod copying;
 mod crossing;
+mod flushing;
 mod peer;
 mod shipping;
 
 use copying::Copying;
+use flushing::Flushing;
 use peer::Peer;
 use shipping::Shipping;
 
@@ -112,7 +114,7 @@ pub(super) struct SourceSide {
     next_ticket: u32,
     cover: Cover,
     trust: Trust,
-    ring: Ring,
+    flushing: Flushing,
     syncer: Helper<Report>,
     shipping: Shipping,
     peer: Peer,
@@ -159,7 +161,7 @@ impl SourceSide {
                     next_ticket: 0,
                     cover: Cover::default(),
                     trust: settings.trust.clone(),
-                    ring,
+                    flushing: Flushing::new(ring),
                     syncer,
                     shipping: Shipping::default(),
                     peer: Peer::new(settings),
@@ -259,7 +261,7 @@ impl SourceSide {
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         use std::os::fd::AsFd as _;
         let mut all: Vec<_> = self.sessions.iter().map(Session::fd).collect();
-        all.push(self.ring.as_fd());
+        all.push(self.flushing.ring.as_fd());
         all
     }
 
@@ -272,6 +274,11 @@ impl SourceSide {
     pub(super) fn deadline(&self) -> Instant {
         let machine = self.machine.deadline().unwrap_or(Instant::FAR_FUTURE);
         machine.min(self.settle_at).min(self.peer.deadline())
+    }
+
+    /// The loop was woken: any descriptor may be ready.
+    pub(super) fn woken(&mut self) {
+        self.peer.look();
     }
 
     /// Does what can be done now; says whether it did anything.
@@ -290,10 +297,7 @@ impl SourceSide {
             self.settle_times();
         }
         self.flush_peer();
-        if let Err(error) = self.ring.submit() {
-            tracing::error!(%error, "the disk ring takes nothing");
-        }
-        active
+        active | self.start_flushes()
     }
 
     fn take_requests(&mut self) -> bool {
@@ -321,6 +325,7 @@ impl SourceSide {
                 Taken::Operation(root, operation) => self.submit(root, operation),
                 Taken::Closed(id) => {
                     self.cover.closed(id);
+                    self.flushing.closed(id);
                     self.shipping.closed(id);
                 }
             }
@@ -337,11 +342,14 @@ impl SourceSide {
         };
         let marks = self.cover.marks(&mut self.table, &mut self.places, &operation, root);
         let only_barrier = operation.changes().iter().all(Record::is_barrier);
+        let expects_barrier = self.flushing.expects_barrier(root, &operation);
         let kind = match (operation.is_barrier(), only_barrier) {
             (true, true) => ChangeKind::Barrier,
             (true, false) => ChangeKind::ChangeAndBarrier,
+            (false, _) if expects_barrier => ChangeKind::ChangeBeforeBarrier,
             (false, _) => ChangeKind::Change,
         };
+        self.flushing.hurried = expects_barrier.then_some(ticket);
         let bytes = u32::try_from(operation.payload().len()).unwrap_or(u32::MAX);
         self.pending.insert(ticket, Pending::Waiting(root, operation));
         self.input(SourceInput::Submit { ticket, change: Change { kind, bytes, marks } });
@@ -368,7 +376,8 @@ impl SourceSide {
                 self.act(order);
             }
         }
-        self.shipping.drop_received(self.machine.received());
+        let returned = self.shipping.drop_received(self.machine.received());
+        self.give_back(returned);
     }
 
     fn act(&mut self, order: SourceAction) {
@@ -389,7 +398,8 @@ impl SourceSide {
             SourceAction::ShipItem { item, seq } => self.ship_item(item, seq),
             SourceAction::Resend { after } => self.shipping.resend(after, &mut self.peer),
             SourceAction::Discard => {
-                self.shipping.discard();
+                let returned = self.shipping.discard();
+                self.give_back(returned);
                 self.copying.cancel();
             }
             SourceAction::CopyItem { item } => self.copy_item(item),
@@ -421,6 +431,9 @@ impl SourceSide {
             self.shipping.cross(ticket, &applied, &mut self.places);
         }
         self.pending.insert(ticket, Pending::Done(root, applied));
+        if self.flushing.hurried == Some(ticket) && ended == Ended::Changed {
+            self.hurry(ticket);
+        }
         self.input(SourceInput::Applied { ticket, applied: ended });
         if ended == Ended::Unsure {
             self.lose_peer("an operation failed halfway");
@@ -447,70 +460,6 @@ impl SourceSide {
         }
     }
 
-    fn flush(&mut self, ticket: Ticket) {
-        let pending = self.pending.remove(&ticket).expect("a barrier is open");
-        let (root, file) = match &pending {
-            Pending::Waiting(root, operation) | Pending::Flushing(root, operation) => {
-                let files = self.sessions[usize::from(*root)].files();
-                let file = match files.raw(operation) {
-                    Some(RawRequest::SyncData(file)) => Some((file, true)),
-                    Some(RawRequest::SyncAll(file)) => Some((file, false)),
-                    Some(RawRequest::Write(..)) | None => None,
-                };
-                (*root, file)
-            }
-            Pending::Done(root, applied) => {
-                let id = applied.operation().file().map(|file| file.id);
-                let files = self.sessions[usize::from(*root)].files();
-                (*root, id.and_then(|id| files.descriptor(id)).map(|file| (file, false)))
-            }
-        };
-        let pending = match pending {
-            Pending::Waiting(root, operation) => Pending::Flushing(root, operation),
-            other => other,
-        };
-        self.pending.insert(ticket, pending);
-        let Some((file, data_only)) = file else {
-            let synced = self.places.root(root).map(|dir| self.trust.sync(dir));
-            return self.flushed(ticket, synced.unwrap_or(Ok(())));
-        };
-        if let Err(error) = self.ring.flush(u64::from(ticket.0), file, data_only) {
-            self.flushed(ticket, Err(error));
-        }
-    }
-
-    fn flushed(&mut self, ticket: Ticket, result: io::Result<()>) {
-        let ok = result.is_ok();
-        let error = result.err().map(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
-        match self.pending.remove(&ticket) {
-            Some(Pending::Flushing(root, operation)) => {
-                let files = self.sessions[usize::from(root)].files();
-                let applied = files.applied(operation, error.map_or(Ok(0), Err));
-                self.pending.insert(ticket, Pending::Done(root, applied));
-            }
-            Some(Pending::Done(root, mut applied)) => {
-                if let Some(error) = error {
-                    applied.fail(error);
-                }
-                self.pending.insert(ticket, Pending::Done(root, applied));
-            }
-            _ => return,
-        }
-        self.input(SourceInput::Flushed { ticket, ok });
-    }
-
-    fn take_flushes(&mut self) -> bool {
-        let mut active = false;
-        while let Some((token, result)) = self.ring.completed() {
-            active = true;
-            let ticket = Ticket(u32::try_from(token).unwrap_or(u32::MAX));
-            let result = self.trust.heed(result);
-            self.flushed(ticket, result);
-            self.run();
-        }
-        active
-    }
-
     fn complete(&mut self, ticket: Ticket, verdict: Verdict) {
         let error = match verdict {
             Verdict::AsApplied => None,
@@ -531,16 +480,6 @@ impl SourceSide {
             }
         };
         self.sessions[usize::from(root)].files().reply(applied);
-    }
-
-    fn sync_all(&mut self) {
-        let places = self.places.clone();
-        let trust = self.trust.clone();
-        self.syncer.run(move |results| {
-            let ok = trust.sync_everything(&places).is_ok();
-            // The loop may have ended.
-            let _ = results.send(Report::Synced(ok));
-        });
     }
 
     fn take_reports(&mut self) -> bool {

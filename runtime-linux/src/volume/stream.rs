@@ -22,16 +22,22 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, sockopt},
 };
 use rustls::{
-    ClientConnection, ServerConnection, pki_types::ServerName, server::ParsedCertificate,
+    ClientConnection, ServerConnection,
+    pki_types::ServerName,
+    server::{ParsedCertificate, ServerConnectionData},
 };
 
+mod outgoing;
 #[cfg(test)]
 mod tests;
+
+pub use outgoing::Frame;
+use outgoing::Outgoing;
 
 /// Bytes read from the socket in one go.
 const READ_BYTES: usize = 256 << 10;
 /// Bytes that one [`Connection::fill`] takes at most, so that one loop round stays short.
-const FILL_BYTES_MAX: usize = 4 << 20;
+const FILL_BYTES_MAX: usize = 1 << 20;
 /// Plain bytes handed to TLS before it must have written them.
 const TLS_CHUNK: usize = 128 << 10;
 /// Silence of the network after which the kernel gives the connection up.
@@ -59,10 +65,11 @@ pub struct Connection {
     socket: TcpStream,
     session: Session,
     connecting: bool,
+    /// What one read of the socket gave.
+    wire: Vec<u8>,
     input: Vec<u8>,
     input_start: usize,
-    output: Vec<u8>,
-    output_start: usize,
+    output: Outgoing,
 }
 
 #[derive(Debug)]
@@ -126,10 +133,10 @@ impl Connection {
             socket: TcpStream::from(socket),
             session,
             connecting,
+            wire: vec![0; READ_BYTES],
             input: Vec::new(),
             input_start: 0,
-            output: Vec::new(),
-            output_start: 0,
+            output: Outgoing::default(),
         })
     }
 
@@ -145,24 +152,24 @@ impl Connection {
 
     /// Where to append frames that the next [`flush`](Self::flush) sends.
     pub fn output(&mut self) -> &mut Vec<u8> {
-        &mut self.output
+        self.output.bytes()
     }
 
-    /// Bytes queued and not yet taken by TLS or the socket.
-    pub fn queued(&self) -> usize {
-        self.output.len() - self.output_start
+    /// Appends a frame that is kept elsewhere too.
+    pub fn send(&mut self, frame: Arc<Frame>) {
+        self.output.frame(frame);
     }
 
     /// Whether the loop must wait until the socket takes more.
     pub fn wants_write(&self) -> bool {
         self.connecting
             || match &self.session {
-                Session::Plain => self.queued() > 0,
+                Session::Plain => !self.output.is_empty(),
                 Session::Client(tls) => {
-                    tls.wants_write() || (!tls.is_handshaking() && self.queued() > 0)
+                    tls.wants_write() || (!tls.is_handshaking() && !self.output.is_empty())
                 }
                 Session::Server { tls, verified, .. } => {
-                    tls.wants_write() || (*verified && self.queued() > 0)
+                    tls.wants_write() || (*verified && !self.output.is_empty())
                 }
             }
     }
@@ -177,27 +184,27 @@ impl Connection {
         loop {
             let written = match &mut self.session {
                 Session::Plain => {
-                    if self.output_start == self.output.len() {
+                    if self.output.is_empty() {
                         break;
                     }
-                    let taken = self.socket.write(&self.output[self.output_start..]);
+                    let socket = &mut self.socket;
+                    let taken =
+                        self.output.peek(usize::MAX, |slices| socket.write_vectored(slices));
                     if let Ok(count) = &taken {
-                        self.output_start += count;
+                        self.output.consume(*count);
                     }
                     taken
                 }
                 Session::Client(tls) => {
                     let ready = !tls.is_handshaking();
-                    let queued = &self.output[self.output_start..];
-                    self.output_start += feed(tls, ready, queued)?;
+                    feed(tls, ready, &mut self.output)?;
                     if !tls.wants_write() {
                         break;
                     }
                     tls.write_tls(&mut self.socket)
                 }
                 Session::Server { tls, verified, .. } => {
-                    let queued = &self.output[self.output_start..];
-                    self.output_start += feed(tls, *verified, queued)?;
+                    feed(tls, *verified, &mut self.output)?;
                     if !tls.wants_write() {
                         break;
                     }
@@ -212,19 +219,7 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        self.trim_output();
         Ok(())
-    }
-
-    fn trim_output(&mut self) {
-        if self.output_start == self.output.len() {
-            self.output.clear();
-            self.output_start = 0;
-            self.output.shrink_to(READ_BYTES);
-        } else if self.output_start > FILL_BYTES_MAX {
-            self.output.drain(..self.output_start);
-            self.output_start = 0;
-        }
     }
 
     fn finish_connecting(&mut self) -> io::Result<bool> {
@@ -253,29 +248,21 @@ impl Connection {
         }
         let before = self.input.len();
         while self.input.len() - before < FILL_BYTES_MAX {
-            let read = match &mut self.session {
-                Session::Plain => read_plain(&mut self.socket, &mut self.input),
-                Session::Client(tls) => {
-                    let read = tls.read_tls(&mut self.socket);
-                    if matches!(read, Ok(1..)) {
-                        tls.process_new_packets().map_err(io::Error::other)?;
-                        drain_plain(tls.reader(), &mut self.input)?;
-                    }
-                    read
-                }
+            let read = self.socket.read(&mut self.wire);
+            let wire = &self.wire[..*read.as_ref().unwrap_or(&0)];
+            match &mut self.session {
+                Session::Plain => self.input.extend_from_slice(wire),
+                Session::Client(tls) => take_wire(tls, wire, &mut self.input, |_| Ok(()))?,
                 Session::Server { tls, peer, verified } => {
-                    let read = tls.read_tls(&mut self.socket);
-                    if matches!(read, Ok(1..)) {
-                        tls.process_new_packets().map_err(io::Error::other)?;
+                    take_wire(tls, wire, &mut self.input, |tls| {
                         if !*verified && !tls.is_handshaking() {
                             verify_peer(tls, peer)?;
                             *verified = true;
                         }
-                        drain_plain(tls.reader(), &mut self.input)?;
-                    }
-                    read
+                        Ok(())
+                    })?;
                 }
-            };
+            }
             match read {
                 // The last words count: the end is reported by the next call.
                 Ok(0) | Err(_) if self.input.len() > before => break,
@@ -346,20 +333,30 @@ impl AsFd for Connection {
 fn feed<Data>(
     tls: &mut rustls::ConnectionCommon<Data>,
     ready: bool,
-    queued: &[u8],
-) -> io::Result<usize> {
-    if !ready || tls.wants_write() || queued.is_empty() {
-        return Ok(0);
+    output: &mut Outgoing,
+) -> io::Result<()> {
+    if ready && !tls.wants_write() && !output.is_empty() {
+        let count = output.peek(TLS_CHUNK, |slices| tls.writer().write_vectored(slices))?;
+        output.consume(count);
     }
-    tls.writer().write(&queued[..queued.len().min(TLS_CHUNK)])
+    Ok(())
 }
 
-fn read_plain(socket: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<usize> {
-    let start = input.len();
-    input.resize(start + READ_BYTES, 0);
-    let read = socket.read(&mut input[start..]);
-    input.truncate(start + read.as_ref().map_or(0, |count| *count));
-    read
+/// Has TLS take what came from the socket; `check` is called before anything is believed.
+fn take_wire<Data>(
+    tls: &mut rustls::ConnectionCommon<Data>,
+    mut wire: &[u8],
+    input: &mut Vec<u8>,
+    mut check: impl FnMut(&rustls::ConnectionCommon<Data>) -> io::Result<()>,
+) -> io::Result<()> {
+    while !wire.is_empty() {
+        // It takes a few KiB at a time.
+        tls.read_tls(&mut wire)?;
+        tls.process_new_packets().map_err(io::Error::other)?;
+        check(tls)?;
+        drain_plain(tls.reader(), input)?;
+    }
+    Ok(())
 }
 
 fn drain_plain(mut reader: rustls::Reader<'_>, input: &mut Vec<u8>) -> io::Result<()> {
@@ -371,7 +368,10 @@ fn drain_plain(mut reader: rustls::Reader<'_>, input: &mut Vec<u8>) -> io::Resul
 }
 
 /// A client's certificate must name the expected node, as a server's must.
-fn verify_peer(tls: &ServerConnection, peer: &ServerName<'static>) -> io::Result<()> {
+fn verify_peer(
+    tls: &rustls::ConnectionCommon<ServerConnectionData>,
+    peer: &ServerName<'static>,
+) -> io::Result<()> {
     let certificate = tls
         .peer_certificates()
         .and_then(<[_]>::first)

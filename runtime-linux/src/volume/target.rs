@@ -30,6 +30,7 @@ use super::{
     apply::Applier,
     helper::Helper,
     marks::MarkTable,
+    pace::Pace,
     place::{Excluded, Places, open_root},
     readonly,
     resync::{Aside, Fixer, kept_aside},
@@ -88,6 +89,7 @@ pub(super) struct TargetSide {
     ring: Ring,
     flushes: usize,
     flushes_ok: bool,
+    pace: Pace,
     syncer: Helper<bool>,
     pub(super) news: Vec<VolumeNews>,
     pub(super) finished: Vec<(OpId, Outcome)>,
@@ -142,6 +144,7 @@ impl TargetSide {
             ring,
             flushes: 0,
             flushes_ok: true,
+            pace: Pace::default(),
             syncer,
             news: Vec::new(),
             finished: Vec::new(),
@@ -461,6 +464,15 @@ impl TargetSide {
         let dirty = std::mem::take(&mut self.dirty);
         if !dirty.everything && dirty.files.len() <= FLUSHED_FEW {
             self.flushes_ok = true;
+            if let [only] = &dirty.files[..]
+                && self.pace.allows()
+                && let Some(file) = self.applier.sync_descriptor(Some(&Named::Id(only.id)))
+            {
+                let begun = std::time::Instant::now();
+                let ok = self.settings.trust.sync_file(&file, only.only_data).is_ok();
+                self.pace.took(begun.elapsed());
+                return self.input(TargetInput::Synced { ok });
+            }
             for (token, dirty) in dirty.files.iter().enumerate() {
                 let named = Named::Id(dirty.id);
                 let Some(file) = self.applier.sync_descriptor(Some(&named)) else { continue };

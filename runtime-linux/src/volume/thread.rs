@@ -177,6 +177,9 @@ impl Volume {
                 busy_until = now + SPIN;
             } else if now >= busy_until {
                 self.sleep(!later.is_empty() && self.asked.is_none());
+                if let Some(Role::Source(source)) = &mut self.role {
+                    source.woken();
+                }
             }
         }
     }

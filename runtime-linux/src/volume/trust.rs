@@ -93,6 +93,12 @@ impl Trust {
         self.heed(rustix::fs::syncfs(file_system).map_err(io::Error::from))
     }
 
+    /// Syncs a file: its data and what is needed to read them back, or everything.
+    pub fn sync_file(&self, file: impl AsFd, data_only: bool) -> io::Result<()> {
+        let sync = if data_only { rustix::fs::fdatasync } else { rustix::fs::fsync };
+        self.heed(sync(file).map_err(io::Error::from))
+    }
+
     /// Syncs the file systems of every replicated directory; later ones are left out after a
     /// failure.
     pub fn sync_everything(&self, places: &Places) -> io::Result<()> {

@@ -165,7 +165,8 @@ impl Source {
         let ships = self.ships() && applied == Applied::Changed;
         let seq = ships.then(|| self.allot(now, open.change.bytes));
         if let Some(seq) = seq {
-            let sync = synced && self.config.contract == Contract::Durable;
+            let early = open.change.kind == ChangeKind::ChangeBeforeBarrier;
+            let sync = (synced || early) && self.config.contract == Contract::Durable;
             if sync {
                 self.sync_shipped = seq;
             }

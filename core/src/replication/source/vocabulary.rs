@@ -28,6 +28,8 @@ pub enum ChangeKind {
     Change,
     /// Changes nothing; completes when every earlier completed change is safe (fsync, syncfs).
     Barrier,
+    /// As `Change`, and a barrier is expected to follow at once: the target may sync early.
+    ChangeBeforeBarrier,
     /// Both in one: a write on a file opened with O_SYNC, a rename that must be durable.
     ChangeAndBarrier,
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd as _, BorrowedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,12 +23,14 @@ use crate::{
     clock,
     volume::{
         settings::Settings,
-        stream::{Connection, Security},
+        stream::{Connection, Frame, Security},
     },
 };
 
 /// Time in which a new connection must have proven itself and said hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// How often a busy loop looks for new connections.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
 /// Connections that have not said hello.
 const STRANGERS_MAX: usize = 4;
 
@@ -39,6 +42,8 @@ pub(super) struct Peer {
     listener: Option<TcpListener>,
     connection: Option<Connection>,
     strangers: Vec<(Connection, Instant)>,
+    /// When the listener is looked at next though nothing woke the loop.
+    look_at: Instant,
 }
 
 impl Peer {
@@ -49,7 +54,13 @@ impl Peer {
             listener: None,
             connection: None,
             strangers: Vec::new(),
+            look_at: Instant::ZERO,
         }
+    }
+
+    /// Somebody may be waiting to be let in: the loop was woken.
+    pub(super) fn look(&mut self) {
+        self.look_at = Instant::ZERO;
     }
 
     /// Lets the target connect.
@@ -80,9 +91,9 @@ impl Peer {
         self.connection.as_mut().map(Connection::output)
     }
 
-    pub(super) fn send(&mut self, frame: &[u8]) {
-        if let Some(output) = self.output() {
-            output.extend_from_slice(frame);
+    pub(super) fn send(&mut self, frame: &Arc<Frame>) {
+        if let Some(connection) = &mut self.connection {
+            connection.send(Arc::clone(frame));
         }
     }
 
@@ -96,6 +107,10 @@ impl Peer {
 
     fn accept(&mut self, now: Instant) -> bool {
         let Some(listener) = &self.listener else { return false };
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now + LOOK_PERIOD;
         let mut active = false;
         while let Ok((socket, _)) = listener.accept() {
             active = true;

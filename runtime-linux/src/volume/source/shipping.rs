@@ -1,7 +1,11 @@
 //! Putting changes into the stream: file ids bound before their first use, frames kept until the
 //! target has received them.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
 use havre_core::{
     ids::Seq,
@@ -23,6 +27,7 @@ use crate::{
     volume::{
         identity::{Bound, Names, global, map_ids, needed},
         place::Places,
+        stream::Frame,
     },
 };
 
@@ -32,7 +37,7 @@ pub(super) struct Shipping {
     bound: Bound,
     /// What must precede a change that is being applied, as it was before.
     prefixes: HashMap<Ticket, Prefix>,
-    kept: VecDeque<(Seq, Vec<u8>)>,
+    kept: VecDeque<(Seq, Kept)>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -51,10 +56,32 @@ struct Prefix {
     impossible: bool,
 }
 
+/// A frame that the target has not received.
+#[derive(Debug)]
+struct Kept {
+    frame: Arc<Frame>,
+    /// The mount that has lent a buffer to the frame.
+    lender: Option<u8>,
+}
+
+/// A payload on its way into a frame.
+pub(super) enum Payload<'a> {
+    /// To be copied.
+    Copied(&'a [u8]),
+    /// In a buffer of this mount, which gets it back.
+    Lent(u8, Vec<u8>, Range<usize>),
+}
+
+/// Buffers of frames that the target has, with the mounts that have lent them; `None`: the buffer
+/// is lost, because the connection still has it.
+pub(super) type Returned = Vec<(u8, Option<Vec<u8>>)>;
+
 /// Frames whose memory is used again.
 const SPARE_MAX: usize = 64;
 /// Longest frame whose memory is worth keeping.
-const SPARE_BYTES: usize = 256 << 10;
+const SPARE_BYTES: usize = 40 << 10;
+/// Payloads up to this length are copied: a buffer of the mount is much longer.
+const COPIED_BYTES_MAX: usize = 32 << 10;
 
 impl Shipping {
     /// Notes, before an operation is applied, where the files are that it names.
@@ -126,9 +153,7 @@ impl Shipping {
     /// Sends a message; an element is kept.
     pub(super) fn send(&mut self, message: &ToTarget, peer: &mut Peer) {
         if let ToTarget::Element { seq, .. } = message {
-            let frame = self.frame(message, &[]);
-            peer.send(&frame);
-            self.kept.push_back((*seq, frame));
+            self.keep(*seq, message, Payload::Copied(&[]), peer);
         } else if let Some(output) = peer.output() {
             message.encode(0, output);
         }
@@ -139,46 +164,66 @@ impl Shipping {
         &mut self,
         seq: Seq,
         element: Element,
-        payload: &[u8],
+        payload: Payload<'_>,
         peer: &mut Peer,
     ) {
-        let frame = self.frame(&ToTarget::Element { seq, element }, payload);
-        peer.send(&frame);
-        self.kept.push_back((seq, frame));
+        self.keep(seq, &ToTarget::Element { seq, element }, payload, peer);
     }
 
-    fn frame(&mut self, message: &ToTarget, payload: &[u8]) -> Vec<u8> {
-        let mut frame = self.spare.pop().unwrap_or_default();
-        message.encode(payload.len(), &mut frame);
-        frame.extend_from_slice(payload);
-        frame
+    fn keep(&mut self, seq: Seq, message: &ToTarget, payload: Payload<'_>, peer: &mut Peer) {
+        let mut head = self.spare.pop().unwrap_or_default();
+        let (rest, lender) = match payload {
+            Payload::Copied(bytes) => {
+                message.encode(bytes.len(), &mut head);
+                head.extend_from_slice(bytes);
+                (None, None)
+            }
+            Payload::Lent(root, buffer, range) => {
+                message.encode(range.len(), &mut head);
+                (Some((buffer, range)), Some(root))
+            }
+        };
+        let frame = Arc::new(Frame { head, rest });
+        peer.send(&frame);
+        self.kept.push_back((seq, Kept { frame, lender }));
     }
 
     /// Sends kept frames again.
     pub(super) fn resend(&mut self, after: Seq, peer: &mut Peer) {
-        for (seq, frame) in &self.kept {
+        for (seq, kept) in &self.kept {
             if *seq > after {
-                peer.send(frame);
+                peer.send(&kept.frame);
             }
         }
     }
 
     /// Nothing of the stream will be sent again.
-    pub(super) fn discard(&mut self) {
-        self.kept.clear();
+    pub(super) fn discard(&mut self) -> Returned {
         self.bound.clear();
         self.prefixes.clear();
+        self.drop_received(Seq(u64::MAX))
     }
 
     /// The target has everything up to here.
-    pub(super) fn drop_received(&mut self, received: Seq) {
+    pub(super) fn drop_received(&mut self, received: Seq) -> Returned {
+        let mut returned = Returned::new();
         while self.kept.front().is_some_and(|(seq, _)| *seq <= received) {
-            let Some((_, mut frame)) = self.kept.pop_front() else { return };
-            if self.spare.len() < SPARE_MAX && frame.capacity() <= SPARE_BYTES {
-                frame.clear();
-                self.spare.push(frame);
+            let Some((_, Kept { frame, lender })) = self.kept.pop_front() else { break };
+            // The connection still has it only while it is being given up.
+            let frame = Arc::into_inner(frame);
+            let (head, rest) = frame.map_or((None, None), |frame| (Some(frame.head), frame.rest));
+            if let Some(root) = lender {
+                returned.push((root, rest.map(|(buffer, _)| buffer)));
+            }
+            if let Some(mut head) = head
+                && self.spare.len() < SPARE_MAX
+                && head.capacity() <= SPARE_BYTES
+            {
+                head.clear();
+                self.spare.push(head);
             }
         }
+        returned
     }
 
     /// Encodes the changes of one operation, with what must precede them.
@@ -219,21 +264,28 @@ impl Shipping {
 
 impl SourceSide {
     pub(super) fn ship(&mut self, ticket: Ticket, seq: Seq, sync: bool) {
-        let Some(Pending::Done(root, applied)) = self.pending.get(&ticket) else {
+        let Some(Pending::Done(root, applied)) = self.pending.get_mut(&ticket) else {
             unreachable!("what is shipped has been applied");
         };
-        let changes = applied.changes();
+        let root = *root;
+        let files = self.sessions[usize::from(root)].files();
         let prefix = self.shipping.prefixes.remove(&ticket).unwrap_or_default();
-        let writes = changes.iter().any(|change| change.payload_len() > 0);
+        let writes = applied.changes().iter().any(|change| change.payload_len() > 0);
         let (change, payload) = match &prefix.instead {
             Some(crossing) => {
-                let mut change = self.shipping.encode(&prefix, *root, &[]);
+                let mut change = self.shipping.encode(&prefix, root, &[]);
                 crossing.encode(&mut change);
-                (change, &crossing.payload[..])
+                (change, Payload::Copied(&crossing.payload))
             }
             None => {
-                let payload = if writes { applied.payload() } else { &[] };
-                (self.shipping.encode(&prefix, *root, changes), payload)
+                let change = self.shipping.encode(&prefix, root, applied.changes());
+                let long = writes && applied.payload().len() > COPIED_BYTES_MAX;
+                let payload = match if long { files.lend(applied) } else { None } {
+                    Some((buffer, range)) => Payload::Lent(root, buffer, range),
+                    None if writes => Payload::Copied(applied.payload()),
+                    None => Payload::Copied(&[]),
+                };
+                (change, payload)
             }
         };
         let element = Element::Change { change, sync };
@@ -247,6 +299,15 @@ impl SourceSide {
         let Some((body, payload)) = self.copying.step_for(item) else { return };
         let key = self.table.item(item).map(|item| item.encode()).unwrap_or_default();
         let element = Element::Item { item: ItemKey(key), body };
-        self.shipping.send_element(seq, element, &payload, &mut self.peer);
+        self.shipping.send_element(seq, element, Payload::Copied(&payload), &mut self.peer);
+    }
+}
+
+impl SourceSide {
+    /// Gives the mounts their buffers back.
+    pub(super) fn give_back(&mut self, returned: Returned) {
+        for (root, buffer) in returned {
+            self.sessions[usize::from(root)].files().give_back(buffer);
+        }
     }
 }
