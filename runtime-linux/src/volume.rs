@@ -9,6 +9,7 @@ pub mod apply;
 mod cover;
 pub mod helper;
 mod identity;
+mod idle;
 pub mod marklog;
 pub mod marks;
 mod mounting;

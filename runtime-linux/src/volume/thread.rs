@@ -30,13 +30,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    marks::MarkTable, mounting, readonly, resync::kept_aside, settings::Settings,
+    idle::Idle, marks::MarkTable, mounting, readonly, resync::kept_aside, settings::Settings,
     source::SourceSide, target, target::TargetSide,
 };
 use crate::{clock, waker::Waker};
 
-/// How long a busy loop looks for more before it sleeps.
-const SPIN: Duration = Duration::from_micros(15);
 /// Longest sleep, so that a lost wake-up is a delay and no standstill.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -158,7 +156,7 @@ struct Volume {
 impl Volume {
     fn run(mut self) {
         let mut later = std::collections::VecDeque::new();
-        let mut busy_until = Instant::ZERO;
+        let mut idle = Idle::default();
         loop {
             match self.take_orders(&mut later) {
                 Next::GoOn => {}
@@ -174,8 +172,8 @@ impl Volume {
             active |= self.take_results();
             let now = clock::now();
             if active {
-                busy_until = now + SPIN;
-            } else if now >= busy_until {
+                idle.active(now);
+            } else if idle.rests(now) {
                 self.sleep(!later.is_empty() && self.asked.is_none());
                 if let Some(Role::Source(source)) = &mut self.role {
                     source.woken();
