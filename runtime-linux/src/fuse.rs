@@ -32,6 +32,7 @@ mod abi;
 mod action;
 mod arena;
 mod attributes;
+mod buffers;
 mod device;
 pub mod intercept;
 mod keeper;
@@ -44,7 +45,6 @@ mod tree;
 
 use std::{
     collections::VecDeque,
-    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -64,6 +64,7 @@ use self::{
     abi::{Encoder, IN_HEADER_BYTES, InHeader, ROOT, Reader, WRITE_IN_BYTES, fattr, op},
     action::Action,
     arena::Arena,
+    buffers::Buffers,
     device::{Device, Received},
     order::Unapplied,
     perform::Outcome,
@@ -78,10 +79,6 @@ pub use self::{
 
 /// Requests that one [`Session::turn`] handles at most.
 const TURN_REQUESTS_MAX: u32 = 64;
-/// Receive buffers in use at most; beyond it no further request is read.
-const BUFFERS_MAX: usize = 20;
-/// Buffers in use beyond which none is lent any more.
-const LENT_MAX: usize = 10;
 /// Length of a receive buffer: the longest write and its headers, rounded up to pages.
 const BUFFER_BYTES: usize = WRITE_BYTES_MAX as usize + 4096;
 /// Noted modification times that are set when so many have gathered.
@@ -148,8 +145,7 @@ pub struct Files {
     /// Bytes of the last read, and how many of them are the reply.
     data: Vec<u8>,
     data_len: Option<usize>,
-    pool: Vec<Vec<u8>>,
-    buffers_out: usize,
+    buffers: Buffers,
 }
 
 /// A mounted directory.
@@ -216,8 +212,7 @@ impl Session {
             out: Vec::new(),
             data: Vec::new(),
             data_len: None,
-            pool: Vec::new(),
-            buffers_out: 0,
+            buffers: Buffers::default(),
         };
         Self { files, deferred: VecDeque::new(), noted: Vec::new(), ended: false }
     }
@@ -260,7 +255,7 @@ impl Session {
         }
         let mut handled = self.retry_deferred(interceptor);
         while handled < TURN_REQUESTS_MAX {
-            if self.files.buffers_out >= BUFFERS_MAX {
+            if self.files.buffers.are_used_up() {
                 return if handled > 0 { Turn::Handled(handled) } else { Turn::Full };
             }
             let mut buffer = self.files.take_buffer();
@@ -584,37 +579,6 @@ impl Files {
     fn release_kept(&mut self, node: u64) {
         self.tree.unpin(node);
         self.keeper.release(node);
-    }
-
-    /// Takes the buffer with the payload of a write out of it, unless too few would be left;
-    /// [`give_back`](Self::give_back) returns it.
-    pub fn lend(&mut self, applied: &mut Applied) -> Option<(Vec<u8>, Range<usize>)> {
-        let operation = &mut applied.operation;
-        if self.buffers_out > LENT_MAX || operation.buffer.len() != BUFFER_BYTES {
-            return None;
-        }
-        let payload = std::mem::replace(&mut operation.payload, 0..0);
-        Some((std::mem::take(&mut operation.buffer), payload))
-    }
-
-    /// Takes a buffer back that was lent; `None`: it is lost.
-    pub fn give_back(&mut self, buffer: Option<Vec<u8>>) {
-        match buffer {
-            Some(buffer) => self.recycle(buffer),
-            None => self.buffers_out = self.buffers_out.saturating_sub(1),
-        }
-    }
-
-    fn take_buffer(&mut self) -> Vec<u8> {
-        self.buffers_out += 1;
-        self.pool.pop().unwrap_or_else(|| vec![0; BUFFER_BYTES])
-    }
-
-    fn recycle(&mut self, buffer: Vec<u8>) {
-        if buffer.len() == BUFFER_BYTES {
-            self.buffers_out = self.buffers_out.saturating_sub(1);
-            self.pool.push(buffer);
-        }
     }
 }
 

@@ -205,6 +205,18 @@ fn a_barrier_under_async_none_waits_for_both_disks() {
 }
 
 #[test]
+fn the_target_syncs_a_change_early_when_a_barrier_is_expected() {
+    let mut bench = Bench::enlisted(Contract::Durable, WriteMode::Back);
+    bench.submit(T, ChangeKind::ChangeBeforeBarrier, 1);
+    let actions = bench.applied(T, Applied::Changed);
+    assert_eq!(actions, [ship(T, 4, true), done(T)]);
+    assert_eq!(bench.submit(T, ChangeKind::Barrier, 0), [SourceAction::Flush { ticket: T }]);
+    assert_eq!(bench.flushed(T), []);
+    assert_eq!(bench.ack(4, 3), []);
+    assert_eq!(bench.ack(4, 4), [done(T)]);
+}
+
+#[test]
 fn a_barrier_with_nothing_new_asks_nothing_of_the_target() {
     let mut bench = Bench::enlisted(Contract::Durable, WriteMode::Back);
     assert_eq!(bench.submit(T, ChangeKind::Barrier, 0), [SourceAction::Flush { ticket: T }]);
