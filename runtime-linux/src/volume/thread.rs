@@ -178,6 +178,9 @@ impl Volume {
                 if let Some(Role::Source(source)) = &mut self.role {
                     source.woken();
                 }
+            } else {
+                // Looking around must not keep others from the processor.
+                std::thread::yield_now();
             }
         }
     }
