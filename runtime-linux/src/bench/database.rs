@@ -27,7 +27,7 @@ pub(super) fn has_sqlite() -> bool {
 pub(super) fn sqlite(directory: &Path, journal: Journal, time: Duration) -> Result<f64> {
     let (mode, synchronous, per_second) = match journal {
         Journal::WalFull => ("wal", "full", 2_000.0),
-        Journal::WalNormal => ("wal", "normal", 20_000.0),
+        Journal::WalNormal => ("wal", "normal", 60_000.0),
         Journal::Delete => ("delete", "full", 500.0),
     };
     let database = directory.join(format!("{mode}-{synchronous}.sqlite"));
