@@ -10,6 +10,7 @@
 //! can do it in its present state (it refuses, and is asked again later).
 
 pub mod checker;
+mod configure;
 pub mod failover;
 pub mod loopguard;
 mod order;

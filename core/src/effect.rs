@@ -12,6 +12,7 @@ use crate::{
         record::{ChecksRecord, LoopStatus, Switch},
         resource::{ResourceName, ResourceState},
     },
+    config::module::ModuleConfig,
     event::Event,
     farm::{
         explain::{Explanation, Question},
@@ -155,6 +156,17 @@ pub enum Record {
 pub enum Command {
     /// The picture of the node.
     Status,
+    /// New settings of a module that runs.
+    Configure {
+        /// The module.
+        module: ModuleId,
+        /// Its name.
+        name: String,
+        /// Digest of what its nodes must agree about.
+        signature: u64,
+        /// Its whole configuration.
+        config: Box<ModuleConfig>,
+    },
     /// An order to one module.
     Module {
         /// The module.

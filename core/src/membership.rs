@@ -28,6 +28,9 @@ const LATE_MIN: Duration = Duration::from_millis(20);
 /// Pulses that a link gets to prove itself after a late wake-up.
 const GRACE_PULSES: u32 = 2;
 
+/// How long after a change of the configuration the longer time-out counts.
+const CHANGE_GRACE: Duration = Duration::from_secs(20);
+
 /// Facts about heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -54,6 +57,8 @@ pub enum Action {
 #[derive(Debug, Clone)]
 struct Watch {
     timing: LinkTiming,
+    /// A shorter time-out that begins at a moment, after a change of the configuration.
+    sooner: Option<(Instant, Duration)>,
     up: bool,
     expires: Instant,
     graced: bool,
@@ -72,10 +77,47 @@ impl Membership {
         let links = links
             .into_iter()
             .map(|(id, timing)| {
-                (id, Watch { timing, up: false, expires: Instant::FAR_FUTURE, graced: false })
+                (
+                    id,
+                    Watch {
+                        timing,
+                        sooner: None,
+                        up: false,
+                        expires: Instant::FAR_FUTURE,
+                        graced: false,
+                    },
+                )
             })
             .collect();
         Self { links, alive: false }
+    }
+
+    /// Watches the peer on these networks from now on. The peer may get the new settings later:
+    /// for a while the longer of the two time-outs counts.
+    pub fn configure(
+        &mut self,
+        now: Instant,
+        links: impl IntoIterator<Item = (LinkId, LinkTiming)>,
+    ) {
+        let mut before = std::mem::take(&mut self.links);
+        for (link, timing) in links {
+            let watch = match before.remove(&link) {
+                Some(mut watch) => {
+                    let longer = timing.timeout.max(watch.timing.timeout);
+                    watch.sooner = Some((now + CHANGE_GRACE, timing.timeout));
+                    watch.timing = LinkTiming { timeout: longer, ..timing };
+                    watch
+                }
+                None => Watch {
+                    timing,
+                    sooner: None,
+                    up: false,
+                    expires: Instant::FAR_FUTURE,
+                    graced: false,
+                },
+            };
+            self.links.insert(link, watch);
+        }
     }
 
     /// Whether the peer is heard on any network.
@@ -109,6 +151,9 @@ impl Machine for Membership {
     fn handle(&mut self, now: Instant, input: Input, out: &mut Out<Action>) {
         let Input::Heard(link) = input;
         let Some(watch) = self.links.get_mut(&link) else { return };
+        if let Some((_, timeout)) = watch.sooner.take_if(|(at, _)| now >= *at) {
+            watch.timing.timeout = timeout;
+        }
         watch.expires = now + watch.timing.timeout;
         watch.graced = false;
         if !watch.up {

@@ -3,6 +3,7 @@
 //! What depends on the kind (who is alive, who serves, what starts and stops) is the kind's own;
 //! what every module has stands beside it.
 
+mod configure;
 pub mod decide;
 pub mod farm;
 pub mod mirror;

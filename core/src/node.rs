@@ -1,5 +1,6 @@
 //! Composition root of a node: heartbeats to each peer, and its modules. Routes only.
 
+mod configure;
 mod talk;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -44,6 +45,8 @@ pub struct Node {
     config: NodeConfig,
     rng: Rng,
     pulses: BTreeMap<LinkId, Duration>,
+    /// Longer pulses that begin at a moment, after a change of the configuration.
+    slower: Option<(Instant, BTreeMap<LinkId, Duration>)>,
     peers: BTreeMap<NodeId, Talk<ModuleBeat>>,
     farm_pulses: BTreeMap<LinkId, Duration>,
     farm_peers: BTreeMap<NodeId, Talk<FarmBeat>>,
@@ -64,6 +67,7 @@ impl Node {
             config,
             rng,
             pulses,
+            slower: None,
             peers: BTreeMap::new(),
             farm_pulses,
             farm_peers: BTreeMap::new(),
@@ -213,6 +217,11 @@ impl Node {
                 let answer = Answer::Status(self.status(now));
                 out.push(Effect::Answer { request, answer });
             }
+            Command::Configure { module, name, signature, config } => {
+                let setup = ModuleSetup { name, signature, config: *config };
+                let answer = self.configure(now, module, setup, out);
+                out.push(Effect::Answer { request, answer });
+            }
             Command::Explain { module: id, question } => {
                 let table = self.modules.get(&id).and_then(Module::filter_table);
                 let answer = match table {
@@ -299,6 +308,7 @@ impl Node {
 
     /// Sends the heartbeats that are due, and at once those that carry news.
     fn beat(&mut self, now: Instant, out: &mut Out<Effect>) {
+        self.slow_down(now);
         let incarnation = self.incarnation;
         self.beats.clear();
         self.beats.extend(self.modules.values().filter_map(Module::beat));

@@ -3,6 +3,8 @@
 #[path = "pair/world.rs"]
 mod world;
 
+use std::time::Duration;
+
 use havre_core::{
     config::module::{DefaultPrimary, QuorumPolicy},
     effect::ModuleOrder,
@@ -369,4 +371,52 @@ fn the_guard_is_told_a_moment_before_anybody_else_may_serve() {
         w.run_for(500);
         assert_eq!(w.guards[1], None, "nor a stopped module");
     }
+}
+
+#[test]
+fn new_times_of_heartbeats_come_into_force_one_node_after_the_other_without_a_failover() {
+    let mut hasty = config(QuorumPolicy::None, true, DefaultPrimary::Alone);
+    hasty.heart.heartbeats[0].timing.timeout = Duration::from_millis(300);
+    hasty.heart.heartbeats[0].timing.pulse = Duration::from_millis(20);
+    let mut patient = hasty.clone();
+    patient.heart.heartbeats[0].timing.timeout = Duration::from_secs(9);
+    patient.heart.heartbeats[0].timing.pulse = Duration::from_secs(3);
+    let mut w = mirror(&QuorumPolicy::None);
+    pair(&mut w);
+    let before = w.refusals.len();
+    for (next, settle_ms) in [(&patient, 40_000), (&hasty, 40_000), (&patient, 40_000)] {
+        w.configure(0, next);
+        w.run_for(5_000);
+        w.configure(1, next);
+        w.run_for(settle_ms);
+        w.expect(0, State::Prim, Phase::Ready);
+        w.expect(1, State::Second, Phase::Ready);
+    }
+    assert_eq!(w.refusals.len(), before, "{:?}", w.refusals);
+    w.configure(0, &hasty);
+    w.configure(1, &hasty);
+    w.run_for(40_000);
+    w.kill(0);
+    w.run_for(600);
+    w.expect(1, State::Alone, Phase::Ready);
+}
+
+#[test]
+fn what_needs_a_stop_is_refused_while_the_module_runs() {
+    let mut other = config(QuorumPolicy::None, false, DefaultPrimary::Alone);
+    let mut w = mirror(&QuorumPolicy::None);
+    pair(&mut w);
+    w.configure(0, &other);
+    assert!(w.refusals.last().is_some_and(|text| text.contains("needs a stop")));
+    other.service.failover = true;
+    other.user = None;
+    w.configure(0, &other);
+    assert_eq!(w.refusals.len(), 1, "scripts may go while it runs");
+    w.expect(0, State::Prim, Phase::Ready);
+    let mut lease = config(QuorumPolicy::Lease, true, DefaultPrimary::Alone);
+    let mut w = mirror(&QuorumPolicy::Lease);
+    pair(&mut w);
+    lease.heart.heartbeats[0].timing.timeout = Duration::from_millis(900);
+    w.configure(0, &lease);
+    assert_eq!(w.refusals.len(), 1, "promises between the nodes have one length");
 }

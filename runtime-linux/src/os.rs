@@ -78,7 +78,7 @@ pub struct LinuxParts<V> {
 #[derive(Debug)]
 struct Leaves<V> {
     /// `None`: no `<user>`, so no script runs.
-    scripts: Option<Arc<Scripts>>,
+    scripts: RefCell<Option<Arc<Scripts>>>,
     addresses: Arc<VirtualAddresses>,
     volume: Option<V>,
 }
@@ -86,6 +86,7 @@ struct Leaves<V> {
 /// Linux under one agent.
 #[derive(Debug)]
 pub struct LinuxOs<V> {
+    state_dir: PathBuf,
     records: ModuleRecords,
     modules: BTreeMap<ModuleId, Leaves<V>>,
     reporter: Arc<Reporter>,
@@ -107,11 +108,13 @@ impl<V: DataPath> LinuxOs<V> {
             places.extend(script_place(&parts.state_dir, &module).map(|place| (module.id, place)));
             let scripts = scripts_of(&parts.state_dir, &module, &reporter)?;
             let addresses = Arc::new(VirtualAddresses::start(VipSettings::of(&module.config))?);
+            let scripts = RefCell::new(scripts);
             modules.insert(module.id, Leaves { scripts, addresses, volume });
         }
         let (journal, guard) = (RefCell::new(parts.journal), RefCell::new(parts.guard));
         let probes = Probes::new(parts.inbox, places);
-        Ok(Self { records: parts.records, modules, reporter, journal, guard, probes })
+        let (state_dir, records) = (parts.state_dir, parts.records);
+        Ok(Self { state_dir, records, modules, reporter, journal, guard, probes })
     }
 
     /// Modules whose application, address and mounts an earlier run left in place, and until when
@@ -251,14 +254,14 @@ impl<V: DataPath> Os for LinuxOs<V> {
     }
 
     async fn run_script(&self, module: ModuleId, call: ScriptCall) -> ScriptEnd {
-        match self.modules.get(&module).and_then(|leaves| leaves.scripts.clone()) {
+        match self.modules.get(&module).and_then(|leaves| leaves.scripts.borrow().clone()) {
             Some(scripts) => on_a_thread(move || scripts.run(&call)).await,
             None => ScriptEnd::Absent,
         }
     }
 
     async fn kill_scripts(&self, module: ModuleId) -> Outcome {
-        match self.modules.get(&module).and_then(|leaves| leaves.scripts.clone()) {
+        match self.modules.get(&module).and_then(|leaves| leaves.scripts.borrow().clone()) {
             Some(scripts) => {
                 let killed = on_a_thread(move || scripts.kill()).await;
                 outcome(killed.map(drop).map_err(|error| error.to_string()))
@@ -341,6 +344,14 @@ impl<V: DataPath> Os for LinuxOs<V> {
         if let Err(error) = self.guard.borrow_mut().tell(module, until) {
             // What stands in its file is older, so it acts too early rather than too late.
             self.complain(format!("the guard cannot be told how long it may wait: {error}"));
+        }
+    }
+
+    fn configure(&self, module: &Module) {
+        let Some(leaves) = self.modules.get(&module.id) else { return };
+        match scripts_of(&self.state_dir, module, &self.reporter) {
+            Ok(scripts) => *leaves.scripts.borrow_mut() = scripts,
+            Err(error) => self.complain(format!("scripts go on with what they were told: {error}")),
         }
     }
 

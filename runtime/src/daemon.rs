@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use havre_core::{
+    config::difference::needs_stop,
     effect::{Answer, Command, ModuleOrder, Record, SavedState},
     ids::{Incarnation, ModuleId},
     node::{Node, NodeConfig},
@@ -149,6 +150,58 @@ async fn serve<P: Platform>(platform: &P, state_dir: &Path, ports: Ports) -> Res
     }
 }
 
+/// What a run of the agent begins with.
+struct Started<O> {
+    agent: Running,
+    log: LogHandle,
+    live: Live<O>,
+}
+
+/// The modules as they run, for changes that need no stop.
+struct Live<O> {
+    state_dir: PathBuf,
+    membership: Membership,
+    modules: BTreeMap<ModuleId, Module>,
+    os: Rc<O>,
+}
+
+impl<O: Os> Live<O> {
+    /// Reads the active modules again while some run. Refused with `reason` if a change would
+    /// need a stop.
+    async fn change(&mut self, inbox: &Inbox, reason: String) -> Result<(), String> {
+        let modules = Modules::of(&self.state_dir).active(self.membership.config());
+        let modules = modules.map_err(|error| error.to_string())?;
+        let stays = |(id, old): (&ModuleId, &Module)| {
+            let new = modules.get(id).filter(|new| new.name == old.name);
+            new.is_some_and(|new| !needs_stop(&old.config, &new.config))
+        };
+        if modules.len() != self.modules.len() || !self.modules.iter().all(stays) {
+            return Err(reason);
+        }
+        for (id, module) in modules {
+            let old = self.modules.get(&id).map(|old| old.revision);
+            if old == Some(module.revision) {
+                continue;
+            }
+            let command = Command::Configure {
+                module: id,
+                name: module.name.clone(),
+                signature: module.signature,
+                config: Box::new(module.config.clone()),
+            };
+            match inbox.ask(command).await {
+                Ok(Answer::Refused(reason)) => return Err(reason),
+                Ok(_) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            self.os.configure(&module);
+            info!(module = module.name, "new configuration in force while the module runs");
+            self.modules.insert(id, module);
+        }
+        Ok(())
+    }
+}
+
 /// An agent under way.
 type Running = tokio::task::JoinHandle<Result<(), String>>;
 
@@ -161,7 +214,7 @@ async fn one_run<P: Platform>(
 ) -> Result<End> {
     let (inbox, letters) = agent::inbox();
     let started = start_agent(platform, state_dir, membership, (&inbox, letters));
-    let (mut agent, log) = started.await?;
+    let Started { mut agent, log, mut live } = started.await?;
     tokio::task::spawn_local(health::keep(board.clone(), inbox.clone()));
     let (reload, reloads) = mpsc::unbounded_channel();
     let api = Api {
@@ -184,7 +237,7 @@ async fn one_run<P: Platform>(
             serving.abort();
             return agent_ended(ended).map(|()| End::Stopped);
         }
-        end = attend(platform, &inbox, reloads) => end,
+        end = attend(platform, &inbox, reloads, &mut live) => end,
     };
     let ran = match end {
         End::Stopped => stop_modules(&inbox, platform).await,
@@ -206,7 +259,7 @@ async fn start_agent<P: Platform>(
     state_dir: &Path,
     membership: &Membership,
     (inbox, letters): (&Inbox, Letters),
-) -> Result<(Running, LogHandle)> {
+) -> Result<Started<P::Os>> {
     let config = membership.config();
     let modules = Modules::of(state_dir).active(config)?;
     let run = next_run(state_dir, membership.run_floor())?;
@@ -229,7 +282,7 @@ async fn start_agent<P: Platform>(
     let context = DaemonContext {
         state_dir: state_dir.to_owned(),
         membership: membership.clone(),
-        modules,
+        modules: modules.clone(),
         security,
         incarnation,
         records: ModuleRecords::open(state_dir)?,
@@ -241,8 +294,11 @@ async fn start_agent<P: Platform>(
     let sealer = Sealer::new(membership.identity(), run);
     let agent_config = AgentConfig { incarnation, peers, sealer };
     let node = Node::new(node_config, Rng::new(seed));
+    let live =
+        Live { state_dir: state_dir.to_owned(), membership: membership.clone(), modules, os };
+    let os = Rc::clone(&live.os);
     let agent = tokio::task::spawn_local(agent::run(node, net, os, agent_config, letters));
-    Ok((agent, log))
+    Ok(Started { agent, log, live })
 }
 
 /// Waits until the daemon is told to stop, or may read its modules again.
@@ -250,6 +306,7 @@ async fn attend<P: Platform>(
     platform: &P,
     inbox: &Inbox,
     mut reloads: mpsc::UnboundedReceiver<Reload>,
+    live: &mut Live<P::Os>,
 ) -> End {
     loop {
         let asked = tokio::select! {
@@ -261,7 +318,7 @@ async fn attend<P: Platform>(
         let Some(reply) = asked else { return End::Stopped };
         match refusal(inbox).await {
             Some(reason) => {
-                let _ = reply.send(Err(reason));
+                let _ = reply.send(live.change(inbox, reason).await);
             }
             None => return End::Reload(reply),
         }

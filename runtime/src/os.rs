@@ -17,6 +17,8 @@ use havre_core::{
     time::Instant,
 };
 
+use crate::modules::Module;
+
 /// The operating system under one agent.
 #[expect(async_fn_in_trait, reason = "agents are single-threaded: futures need not be Send")]
 pub trait Os: 'static {
@@ -90,6 +92,12 @@ pub trait Os: 'static {
     /// Tells the independent guard until when a module may serve here; `None`: it serves nothing.
     /// Must return at once.
     fn guard(&self, module: ModuleId, until: Option<Instant>);
+
+    /// Takes what scripts are told, of a module whose configuration has changed while it runs.
+    /// Nothing else of such a change concerns the operating system.
+    fn configure(&self, module: &Module) {
+        let _ = module;
+    }
 
     /// Takes news: log, trace, watchers. Must return at once.
     fn notify(&self, event: &Event);

@@ -124,10 +124,18 @@ fn commands_lead_from_nothing_to_a_pair_with_a_witness() {
     succeeds(&stop, &a, "config check -m db");
     succeeds(&stop, &a, "module getports -m db");
     let file = a.join("modules/db/conf/userconfig.xml");
-    let text =
-        fs::read_to_string(&file).expect("reads").replace("mirror\"", "mirror\" failover=\"off\"");
-    fs::write(&file, text).expect("writes");
+    let text = fs::read_to_string(&file).expect("reads");
+    let wrong = text.replace("mirror\"", "mirror\" failover=\"off\"");
+    fs::write(&file, wrong).expect("writes");
     assert_ne!(havre(&stop, &a, "module config -m db --local"), ExitCode::SUCCESS, "it runs");
+    let text = text.replace("pulse=\"100\"", "pulse=\"90\"");
+    let text = text.replace("<user/>", "<user nicestoptimeout=\"60\"/>");
+    fs::write(&file, text).expect("writes");
+    succeeds(&stop, &a, "module config -m db --local");
+    succeeds(&stop, &a, "waitstate -m db PRIM --timeout 20");
+    assert_eq!(havre(&stop, &a, "state -lq"), ExitCode::from(3), "it went on running");
+    let text = fs::read_to_string(&file).expect("reads");
+    fs::write(&file, text.replace("mirror\"", "mirror\" failover=\"off\"")).expect("writes");
     assert_ne!(havre(&stop, &a, "module config -m db"), ExitCode::SUCCESS, "it runs");
     for line in ["stop -m web", "stop -m ../db", "state -m web", "log -m web"] {
         assert_ne!(havre(&stop, &a, line), ExitCode::SUCCESS, "havre {line}: no such module");

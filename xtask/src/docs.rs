@@ -1,5 +1,6 @@
-//! Documents that are generated: the reference of the two configuration files and their XML schemas,
-//! from the table the parser reads by; the reference of commands and the manual pages, from the command line.
+//! Documents that are generated: the reference of the two configuration files and their XML
+//! schemas, from the table the parser reads by; the reference of commands and the manual pages,
+//! from the command line.
 
 use std::{fmt::Write as _, fs, path::Path};
 

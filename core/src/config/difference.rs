@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checks::resource::Side;
+use crate::checks::rules::Rule;
 use crate::config::{
     error::Report,
     module::{self, HeartConfig, ModuleConfig, QuorumPolicy, StartFailure, UserConfig},
@@ -163,11 +165,20 @@ pub fn fixed(config: &ModuleConfig) -> ModuleConfig {
     fixed.heart = fixed_heart(config);
     fixed.user = None::<UserConfig>;
     fixed.checks.errd = None;
-    fixed.checks.checkers = Vec::new();
+    // States of shared resources travel between the nodes by their place in one list.
+    let remote = config.checks.failover.rules.iter().any(looks_over);
+    fixed.checks.checkers.retain(|checker| remote || checker.shared);
     if let QuorumPolicy::Ping(hosts) = &mut fixed.quorum {
         hosts.clear();
     }
     fixed
+}
+
+/// Whether a rule looks at a resource of the other node.
+fn looks_over(rule: &Rule) -> bool {
+    let mut found = false;
+    rule.when.references(&mut |reference| found |= reference.side == Side::Remote);
+    found
 }
 
 fn fixed_heart(config: &ModuleConfig) -> HeartConfig {

@@ -172,6 +172,15 @@ pub struct Farm {
 }
 
 impl Farm {
+    /// Takes settings that differ only in what may change while the module runs.
+    pub fn configure(
+        &mut self,
+        module: (ModuleId, &crate::module::ModuleSetup),
+        (cluster, node): (&crate::config::cluster::ClusterConfig, NodeId),
+    ) {
+        self.settings = Settings::new(module, cluster, node);
+    }
+
     /// Makes a stopped module from what is durable.
     pub fn new(settings: Settings, record: (ModuleId, ModuleRecord), now: Instant) -> Self {
         Self {

@@ -3,6 +3,8 @@
 //! Facts go down, orders come up. A fact may cause orders of one part that are facts of another;
 //! the loop that carries them around is bounded.
 
+mod configure;
+
 use std::{net::IpAddr, time::Duration};
 
 use crate::{

@@ -109,6 +109,28 @@ impl Watch {
         }
     }
 
+    /// Takes new settings while the module runs.
+    pub fn configure(
+        &mut self,
+        now: Instant,
+        (name, config): (&str, &ModuleConfig),
+        links: &[String],
+        kind: &mut impl Watchable,
+        out: &mut Out<Effect>,
+    ) {
+        let mut actions = Out::new();
+        self.checks.configure(now, Settings::new(name, config), &mut actions);
+        self.carry_out(now, actions, kind, out);
+        let links = links.iter().take(LINKS_MAX);
+        self.links = links.map(|link| ResourceName::new("heartbeat", link)).collect();
+        kind.told(now, Told::Holds(self.checks.holds()), out);
+        // Everything is news to the new checks, except that the application was started.
+        let starts = self.starts;
+        self.told = Facts::default();
+        self.settle(now, kind, out);
+        self.starts = starts;
+    }
+
     /// States of the resources that travel in heartbeats.
     pub fn exported(&self) -> Vec<ResourceState> {
         self.checks.exported()

@@ -48,6 +48,14 @@ impl<B: Clone + PartialEq> Talk<B> {
         }
     }
 
+    /// Uses these networks from now on.
+    pub(super) fn use_links(&mut self, pulses: &BTreeMap<LinkId, Duration>, now: Instant) {
+        self.next.retain(|link, _| pulses.contains_key(link));
+        for link in pulses.keys() {
+            self.next.entry(*link).or_insert(now);
+        }
+    }
+
     /// The heartbeat that is due now, on the networks on which it is. `beats`: what is so now.
     pub(super) fn due<'b>(
         &mut self,

@@ -235,6 +235,17 @@ impl World {
         self.step(n, Some(Input::Asked { request: RequestId(1), command }));
     }
 
+    /// Brings a new configuration to a node that runs.
+    pub(crate) fn configure(&mut self, n: usize, config: &ModuleConfig) {
+        let command = Command::Configure {
+            module: M,
+            name: "app".into(),
+            signature: 7,
+            config: Box::new(config.clone()),
+        };
+        self.step(n, Some(Input::Asked { request: RequestId(1), command }));
+    }
+
     fn step(&mut self, n: usize, input: Option<Input>) {
         let Some(node) = self.nodes[n].as_mut() else { return };
         let mut out = Out::new();

@@ -15,7 +15,7 @@ use axum::{
     http::StatusCode,
     routing::post,
 };
-use havre_core::status::State as ModuleState;
+use havre_core::status::{Phase, State as ModuleState};
 use serde::Deserialize;
 
 use super::{
@@ -88,6 +88,19 @@ async fn stage(
                  {}{changes}",
                 running.join(", ")
             ),
+        ));
+    }
+    let busy = status.modules.iter().find(|module| {
+        let resting = matches!(module.state, ModuleState::Stop)
+            || (module.phase != Phase::Transient && module.state != ModuleState::Wait);
+        module.name == name && !resting
+    });
+    if let Some(module) = busy {
+        let (state, phase) = (module.state, module.phase);
+        with_modules(api.state_dir.clone(), move |modules, _| modules.unstage(&name)).await?;
+        return Err(Refused(
+            StatusCode::CONFLICT,
+            format!("the module is {state} {phase}: try again when it has settled, or stop it"),
         ));
     }
     Ok(Json(Staged {

@@ -40,8 +40,8 @@ fn modules_of_one_node_share_no_address_directory_or_port() {
         [
             "u.xml:3:15: error: the virtual address 10.0.0.50 is one of module db (use another \
              address)",
-            "u.xml:4:6: error: TCP port 5604 of <rfs> is that of module db (write port=\"...\" with \
-             a free one, on all nodes)",
+            "u.xml:4:6: error: TCP port 5604 of <rfs> is that of module db (write port=\"...\" \
+             with a free one, on all nodes)",
             "u.xml:5:13: error: /data/db/x lies inside the replicated directory /data/db (module \
              db) (replicate each directory in one module only)",
         ]

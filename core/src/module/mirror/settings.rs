@@ -1,6 +1,6 @@
 //! From a module's configuration to what its mirror machine must know.
 
-use super::{Preferred, Settings};
+use super::{Mirror, Preferred, Settings};
 use crate::{
     config::{cluster::ClusterConfig, module::DefaultPrimary},
     ids::{ModuleId, NodeId},
@@ -54,5 +54,12 @@ impl Settings {
             timeout: timeout.unwrap_or(config.heart.timing.timeout),
             pulse: pulse.unwrap_or(config.heart.timing.pulse),
         }
+    }
+}
+
+impl Mirror {
+    /// Takes settings that differ only in what may change while the module runs.
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 }
