@@ -1,8 +1,8 @@
 //! Writing to a file beneath in pieces, and early.
 //!
 //! Linux from 6.16 on keeps what one call writes to ext4 in one large piece of the page cache, and
-//! walks through all blocks of that piece at every later small write into it: after writes of
-//! 1 MiB, a write of 4 KiB takes four times as long (docs/performance.md).
+//! walks through all blocks of that piece at every later small write into it (measured:
+//! docs/performance.md).
 
 use std::{
     ops::Range,
