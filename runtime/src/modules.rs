@@ -20,7 +20,7 @@ use havre_core::{
         self,
         cluster::ClusterConfig,
         error::{ConfigErrors, Diagnostic},
-        module::{ModuleConfig, Neighbour, Neighbours, ServiceMode},
+        module::{ModuleConfig, Neighbour, Neighbours},
     },
     ids::ModuleId,
     module::ModuleSetup,
@@ -95,14 +95,6 @@ pub enum ModuleError {
     /// Not a possible number.
     #[error("module number {0}: must be between 1 and {MODULE_ID_MAX}")]
     Id(u16),
-    /// The daemon does not run such modules.
-    #[error("module \"{name}\": mode=\"{mode}\" can be checked, but this daemon does not run it")]
-    Mode {
-        /// Its name.
-        name: String,
-        /// Its mode.
-        mode: &'static str,
-    },
     /// The operating system refused.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -270,10 +262,6 @@ fn read(
     let text = fs::read_to_string(&file).map_err(failed(&file))?;
     let environment = environment(name);
     let parsed = config::module::parse_beside(&file, &text, (cluster, &environment), neighbours)?;
-    let mode = parsed.value.service.mode;
-    if mode != ServiceMode::Mirror {
-        return Err(ModuleError::Mode { name: name.to_owned(), mode: mode.word() });
-    }
     let (config, notices) = (parsed.value, parsed.notices);
     let signature = config::signature(cluster, &config);
     let revision = config::revision(cluster, &config);
