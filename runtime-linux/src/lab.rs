@@ -16,6 +16,7 @@ mod boot;
 pub mod cable;
 pub mod cluster;
 pub mod command;
+pub mod farm;
 pub mod firewall;
 pub mod init;
 mod namespace;

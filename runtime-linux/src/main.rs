@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Some(lab::init::COMMAND) => lab::init::run(&arguments[1..]).context("lab"),
         Some(guard::COMMAND) => platform::run_guard(&arguments[1..]),
         Some(ledger::COMMAND) => run_ledger(&arguments[1..]),
+        Some(lab::farm::server::COMMAND) => run_web_server(&arguments[1..]),
         _ => return cli::main(&Linux),
     };
     match own {
@@ -28,6 +29,13 @@ fn run_ledger(arguments: &[OsString]) -> Result<()> {
     let [file, address] = arguments else { bail!("usage: havre ledger FILE ADDRESS:PORT") };
     let address = address.to_str().and_then(|a| a.parse().ok()).context("not ADDRESS:PORT")?;
     ledger::serve(Path::new(file), address).with_context(|| file.display().to_string())
+}
+
+fn run_web_server(arguments: &[OsString]) -> Result<()> {
+    let [name, address] = arguments else { bail!("usage: havre lab-web NAME ADDRESS:PORT") };
+    let name = name.to_str().context("not a name")?;
+    let address = address.to_str().and_then(|a| a.parse().ok()).context("not ADDRESS:PORT")?;
+    lab::farm::server::serve(name, address).context("web server")
 }
 
 /// The commands that differ between operating systems.
