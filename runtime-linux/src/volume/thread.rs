@@ -359,9 +359,13 @@ impl Volume {
         }
         let table = self.take_table()?;
         self.role = Some(Role::Idle { table: Some(table) });
-        let kept = kept_aside(&self.settings);
-        // Nobody listens only while the daemon ends.
-        let _ = self.news.send(VolumeNews::KeptAside(kept));
+        // A mount that waits to be served again would make this thread wait for itself.
+        let held = |dir: &std::path::Path| mounting::is_held(&self.settings, dir);
+        if !self.settings.rfs.directories.iter().any(|config| held(&config.dir)) {
+            let kept = kept_aside(&self.settings);
+            // Nobody listens only while the daemon ends.
+            let _ = self.news.send(VolumeNews::KeptAside(kept));
+        }
         Ok(())
     }
 
