@@ -163,7 +163,7 @@ impl Module {
     /// What the other nodes of a farm must know.
     pub fn farm_beat(&self) -> Option<FarmBeat> {
         match &self.kind {
-            Kind::Farm(farm) => Some(farm.beat()),
+            Kind::Farm(farm) => farm.beat(),
             Kind::Mirror(_) => None,
         }
     }

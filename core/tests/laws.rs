@@ -237,6 +237,7 @@ fn farm_input() -> impl Strategy<Value = Input> {
         state: if b[2] { State::Up } else { State::Stop },
         phase: if b[2] { Phase::Ready } else { Phase::NotReady },
         ready: b[2],
+        listening: b[1],
         draining: b[3],
         hears: if b[4] { MemberSet(7) } else { hears },
         leader: leader.map(Slot),

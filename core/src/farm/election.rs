@@ -41,6 +41,8 @@ pub struct Other {
     pub slot: Slot,
     /// It serves.
     pub ready: bool,
+    /// It does not know yet who else is there.
+    pub listening: bool,
     /// It takes no new clients.
     pub draining: bool,
     /// Whom it hears.
@@ -111,6 +113,7 @@ fn led(own: Own, others: &[Other]) -> View {
     let sharing = others
         .iter()
         .filter(|other| other.hears.contains(own.slot) && other.ready && !other.draining)
+        .filter(|other| !other.listening)
         .map(|other| other.slot)
         .chain((!own.draining).then_some(own.slot))
         .collect();

@@ -157,6 +157,14 @@ pub struct Farm {
     hold: Option<Instant>,
     /// When the others count this node as lost unless it is heard again.
     until: Option<Instant>,
+    /// When this node last woke up after the others had counted it as lost: what was said before
+    /// that may still lie in its sockets.
+    awake_since: Option<Instant>,
+    /// The filter does not know yet that this node was counted as lost.
+    lapsed: bool,
+    /// What the filter does is known; until then an earlier run's table may stand, and this node
+    /// keeps silent about the farm.
+    known: bool,
     evaluate_at: Option<Instant>,
     start_after_cleaning: Option<bool>,
     address_held: bool,
@@ -203,6 +211,9 @@ impl Farm {
             listening: Some(now + settings.follower_timeout),
             hold: None,
             until: None,
+            awake_since: None,
+            lapsed: false,
+            known: !settings.filtered(),
             evaluate_at: None,
             start_after_cleaning: None,
             address_held: false,
@@ -220,7 +231,7 @@ impl Farm {
 
     /// Notes that every other member was sent a heartbeat at `sent` or later.
     pub fn announced(&mut self, sent: Instant, out: &mut Out<Effect>) {
-        if self.roster.peers.is_empty() || !self.settings.filtered() {
+        if self.roster.peers.is_empty() || !self.settings.filtered() || self.lapsed {
             return;
         }
         // A sixteenth is room for clocks that run apart and for the filter's own delay.
@@ -290,8 +301,12 @@ impl Farm {
         beat: Option<crate::wire::message::FarmBeat>,
         out: &mut Out<Effect>,
     ) {
-        let Heard::Fresh { latest, .. } = heard else { return };
+        let Heard::Fresh { latest, echo, .. } = heard else { return };
         let Some(beat) = beat else { return };
+        let old = |awake| echo.is_none_or(|echo| echo.sent < awake);
+        if self.awake_since.is_some_and(old) {
+            return;
+        }
         let mut events = Vec::new();
         self.stale |= self.roster.heard(now, from, latest.then_some(beat), &mut events);
         events.into_iter().for_each(|kind| self.notify(kind, out));
@@ -302,6 +317,8 @@ impl Farm {
     fn wake(&mut self, now: Instant) {
         if self.until.is_some_and(|until| now >= until) {
             self.until = None;
+            self.awake_since = Some(now);
+            self.lapsed = true;
             self.view = View::default();
             self.hold = None;
             self.roster.forget();
@@ -358,6 +375,7 @@ impl Farm {
             return;
         }
         self.stale = false;
+        self.lapsed = false;
         self.order_filter(out);
     }
 

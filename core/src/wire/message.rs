@@ -77,6 +77,8 @@ pub struct FarmBeat {
     pub phase: Phase,
     /// Whether it would take clients.
     pub ready: bool,
+    /// Whether it does not know yet who else is there: it is not to be counted until it does.
+    pub listening: bool,
     /// Whether it takes no new clients because an administrator drains it.
     pub draining: bool,
     /// The members whose heartbeats arrive here.

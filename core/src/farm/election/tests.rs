@@ -22,6 +22,7 @@ fn other(slot: u8) -> Other {
     Other {
         slot: Slot(slot),
         ready: true,
+        listening: false,
         draining: false,
         hears: ALL,
         leader: None,
@@ -84,6 +85,15 @@ fn heartbeats_in_one_direction_are_an_isolation() {
 }
 
 #[test]
+fn a_node_that_still_listens_is_not_counted() {
+    let listening = Other { listening: true, ..other(1) };
+    assert_eq!(elect(own(0), &[listening]), led_by(0, 0b1));
+    // It is one to wait for nevertheless.
+    let listening = Other { listening: true, ..other(0) };
+    assert_eq!(elect(own(1), &[listening]), View::default());
+}
+
+#[test]
 fn a_draining_node_leads_only_if_nobody_else_can() {
     let draining = Own { draining: true, ..own(0) };
     assert_eq!(elect(draining, &[other(1)]), View::default());
@@ -110,6 +120,7 @@ fn round(farm: &[Own]) -> Vec<Own> {
     let seen = |own: &Own| Other {
         slot: own.slot,
         ready: own.ready,
+        listening: false,
         draining: own.draining,
         hears: everybody,
         leader: own.leader,

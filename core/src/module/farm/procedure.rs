@@ -97,6 +97,7 @@ pub(super) fn stop(shape: Shape, from: State, after: &After) -> Sequence {
 /// Stops without asking scripts first.
 pub(super) fn force_stop(from: State) -> Sequence {
     let steps = vec![
+        Step::Close,
         Step::Kill,
         Step::AddressRemove,
         Step::FilterClear,

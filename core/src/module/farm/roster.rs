@@ -29,7 +29,6 @@ pub(super) struct Peer {
 #[derive(Debug, Clone)]
 pub(super) struct Roster {
     signature: u64,
-    own: Slot,
     pub(super) peers: Vec<Peer>,
     link_names: Vec<(LinkId, String)>,
 }
@@ -48,7 +47,6 @@ impl Roster {
         let members = (0..).map(Slot).zip(settings.members.iter().map(|member| member.node));
         Self {
             signature: settings.signature,
-            own,
             peers: members.filter(|(slot, _)| *slot != own).map(peer).collect(),
             link_names: settings.links.iter().map(|(id, name, _)| (*id, name.clone())).collect(),
         }
@@ -124,16 +122,12 @@ impl Roster {
         })
     }
 
-    /// Those of them that hear this node.
-    pub(super) fn mutual(&self) -> impl Iterator<Item = (Slot, &FarmBeat)> {
-        self.counted().filter(|(_, beat)| beat.hears.contains(self.own))
-    }
-
     /// What the election must know of the others.
     pub(super) fn candidates(&self) -> Vec<election::Other> {
         let other = |(slot, beat): (Slot, &FarmBeat)| election::Other {
             slot,
             ready: beat.ready,
+            listening: beat.listening,
             draining: beat.draining,
             hears: beat.hears,
             leader: beat.leader,

@@ -130,6 +130,10 @@ impl Shares {
     ) -> Box<FilterTable> {
         self.number += 1;
         table.number = self.number;
+        // What is taken again is not held for others any more; what is withheld still is.
+        for (index, held) in self.held.iter_mut().enumerate() {
+            table.own(index).iter().for_each(|bucket| held.remove(bucket));
+        }
         let takes = (0..table.groups.len()).any(|group| !table.own(group).is_empty());
         let claim = if takes { view.sharing } else { MemberSet::EMPTY };
         self.flights.push_back((op, claim));
@@ -168,7 +172,7 @@ impl Shares {
         before != self.held
     }
 
-    /// Buckets that are given away by this view are held from now on, those that come back are not.
+    /// Buckets that are given away by this view are held from now on.
     fn let_go(&mut self, settings: &Settings, own: Slot, view: View, terms: Terms) {
         let Some(last) = &self.table else { return };
         for (index, (_, plan)) in settings.groups.iter().enumerate() {
@@ -176,7 +180,6 @@ impl Shares {
             let after = own_of(plan, own, view.sharing, terms.open);
             let held = &mut self.held[index];
             before.iter().filter(|b| !after.contains(*b)).for_each(|b| held.insert(b));
-            after.iter().for_each(|bucket| held.remove(bucket));
         }
     }
 
@@ -193,7 +196,7 @@ impl Shares {
         for (slot, member) in (0..).map(Slot).zip(&mut members) {
             member.live = live.contains(slot);
         }
-        let others: Vec<_> = roster.mutual().collect();
+        let others: Vec<_> = roster.counted().collect();
         let group = |(index, (name, plan)): (usize, &(String, Plan))| FilterGroup {
             name: name.clone(),
             buckets: self.buckets_of((index, plan), own, (view, &terms), &others),
@@ -224,9 +227,10 @@ impl Shares {
         let mut claimed = [MemberSet::EMPTY; BUCKETS];
         let mut holders = [MemberSet::EMPTY; BUCKETS];
         for (slot, beat) in others {
-            for bucket in
-                beat.claims.iter().flat_map(|set| plan.own(*slot, *set).iter().collect::<Vec<_>>())
-            {
+            // What one takes that does not hear this node is an isolation, and blocks nothing.
+            let sets = beat.claims.iter().filter(|_| beat.hears.contains(own));
+            let takes = sets.flat_map(|set| plan.own(*slot, *set).iter().collect::<Vec<_>>());
+            for bucket in takes {
                 claimed[usize::from(bucket)] = claimed[usize::from(bucket)].with(*slot);
             }
             for bucket in beat.held.get(index).into_iter().flat_map(BucketSet::iter) {
@@ -235,7 +239,8 @@ impl Shares {
         }
         let hasty = mutant::active(Mutant::FarmTakesBeforeRelease);
         let forgetful = mutant::active(Mutant::FarmForgetsHolders);
-        let known: MemberSet = others.iter().map(|(slot, _)| *slot).collect();
+        let hearing = others.iter().filter(|(_, beat)| beat.hears.contains(own));
+        let known: MemberSet = hearing.map(|(slot, _)| *slot).collect();
         let certain = terms.listened || view.sharing.without(own).minus(known).is_empty();
         let line = |bucket: u8| {
             let at = usize::from(bucket);

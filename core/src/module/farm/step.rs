@@ -140,6 +140,7 @@ impl Farm {
         }
         if self.shares.completed(op) {
             self.stale = true;
+            self.known = true;
             if let Outcome::Failed(error) = outcome {
                 return self.unfiltered(now, error, out);
             }
@@ -179,6 +180,7 @@ impl Farm {
                     sequence.insert(if forced { Step::Kill } else { Step::Force(*name) });
                 }
             }
+            (Step::FilterClear, Outcome::Done) => self.known = true,
             (Step::AddressAdd, Outcome::Done) => {
                 self.notify(EventKind::AddressChanged { held: true }, out);
             }

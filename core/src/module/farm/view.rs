@@ -9,22 +9,24 @@ use crate::{
 };
 
 impl Farm {
-    /// What the other members must know.
-    pub fn beat(&self) -> FarmBeat {
+    /// What the other members must know; `None` while this node does not know itself what its
+    /// filter does.
+    pub fn beat(&self) -> Option<FarmBeat> {
         let (state, phase) = self.shown();
-        FarmBeat {
+        self.known.then(|| FarmBeat {
             module: self.settings.module,
             signature: self.settings.signature,
             state,
             phase,
             ready: self.open,
+            listening: self.listening.is_some(),
             draining: self.drain != crate::status::Drain::No,
             hears: self.roster.hears(),
             leader: self.view.leader,
             sharing: self.view.sharing,
             claims: self.shares.claims(),
             held: self.shares.held(),
-        }
+        })
     }
 
     /// The nodes with which heartbeats are exchanged.

@@ -59,6 +59,7 @@ fn farms() -> Message {
         state: State::Up,
         phase: Phase::Ready,
         ready: true,
+        listening: false,
         draining: false,
         hears: MemberSet(0b111),
         leader: Some(Slot(1)),
@@ -133,7 +134,7 @@ const GOLDEN_1: [&str; 6] = [
     "02020102",
     "0302070502090401fd080706050403020101020001",
     "04020700090000",
-    "0505fb2c01000103fbedfe050201000701010602070601010000fd0000000000000080",
+    "0505fb2c01000103fbedfe05020100000701010602070601010000fd0000000000000080",
 ];
 
 #[test]
