@@ -4,9 +4,11 @@
 //! cluster's life take a few hundredths of a second. Everything is a function of (plan, seed).
 //! What it leaves out (framing, sessions, tasks) is the other engine's job.
 
+use std::time::Duration;
+
 use havre_core::{
-    checks::checker::CheckerSettings, effect::ModuleRecord, ids::ModuleId, rng::mix,
-    status::ModuleStatus,
+    checks::checker::CheckerSettings, effect::ModuleRecord, farm::BucketSet, ids::ModuleId,
+    rng::mix, status::ModuleStatus,
 };
 
 use crate::{
@@ -30,6 +32,7 @@ mod conditions;
 mod control;
 mod datapath;
 mod event;
+mod farm;
 pub(crate) mod hosted;
 mod machine;
 mod node;
@@ -41,6 +44,7 @@ mod witness;
 use client::Client;
 use control::Control;
 use event::{Event, Work};
+use farm::Farm;
 use machine::{Daemon, Machine};
 use queue::Queue;
 
@@ -66,6 +70,7 @@ struct Direct<'p> {
     /// Away only while it observes.
     oracle: Option<Box<Oracle>>,
     client: Client,
+    farm: Farm,
     control: Control,
     timeline: Vec<(SimTime, Fact)>,
     ended: bool,
@@ -86,9 +91,12 @@ pub fn run(plan: &Plan, seed: u64, options: RunOptions) -> Report {
 impl<'p> Direct<'p> {
     fn new(plan: &'p Plan, seed: u64, options: RunOptions) -> Self {
         let setup = &plan.setup;
-        let machines = [HostId::A, HostId::B, HostId::W]
-            .into_iter()
-            .map(|id| Machine::new(seed, id, setup.disk, setup.drift_ppm[id.index()]))
+        let everybody = setup.everybody();
+        // Behind the nodes of a mirror and the witness, the router and the client do nothing.
+        let machines = if setup.farm.is_some() { &everybody[..] } else { &everybody[..3] };
+        let machines = machines
+            .iter()
+            .map(|id| Machine::new(seed, *id, setup.disk, setup.drift_of(*id)))
             .collect();
         Self {
             plan,
@@ -99,10 +107,11 @@ impl<'p> Direct<'p> {
             events: 0,
             hash: seed,
             machines,
-            net: Network::new(seed, setup.weather),
+            net: Network::new(seed, setup.weather, everybody.len()),
             streams: Streams::new(seed),
             oracle: Some(Box::new(Oracle::new(setup, &plan.expect.judged()))),
             client: Client::new(seed),
+            farm: Farm::new(seed),
             control: Control::new(plan),
             timeline: Vec::new(),
             ended: false,
@@ -112,11 +121,14 @@ impl<'p> Direct<'p> {
     }
 
     fn begin(&mut self) {
-        for host in [HostId::W, HostId::A, HostId::B] {
+        for host in self.plan.setup.daemons() {
             self.daemon_starts(host);
         }
         self.begin_steps();
-        self.at(SimTime::from_millis(100), Event::Client);
+        if self.plan.setup.farm.is_none() {
+            self.at(SimTime::from_millis(100), Event::Client);
+        }
+        self.begin_farm();
         self.at(self.plan.ends, Event::End);
     }
 
@@ -163,6 +175,9 @@ impl<'p> Direct<'p> {
             }
             Event::Guard { host, until } => self.guard_acts(host, until),
             Event::StartIfStopped(host) => self.start_if_stopped(host),
+            Event::FarmClients => self.farm_clients(),
+            Event::FarmPackets => self.farm_packets(),
+            Event::FarmLooks(host) => self.farm_looks(host),
             Event::End => self.ended = true,
         }
     }
@@ -308,6 +323,14 @@ impl World for Direct<'_> {
         }
         let now = machine.clock.local(self.now);
         machine.node()?.node.status(now).modules.into_iter().next()
+    }
+
+    fn taken(&self, host: HostId) -> BucketSet {
+        self.taken_by(host)
+    }
+
+    fn joined_for(&self, one: HostId, other: HostId) -> Duration {
+        self.joined_since(one, other)
     }
 
     fn record(&self, host: HostId) -> Option<ModuleRecord> {

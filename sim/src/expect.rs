@@ -30,6 +30,14 @@ pub enum Property {
     Announced,
     /// Epochs and generations are never reused and never fall (S3).
     EpochsUnique,
+    /// No new client is taken by two nodes of a farm that hear each other.
+    ClientsOnce,
+    /// Connections to a node of a farm are not broken by another node that hears it.
+    ConnectionsStay,
+    /// Clients come to a node of a farm only while its application runs.
+    OpenWhenReady,
+    /// The buckets of a farm are shared out completely once it was left in peace.
+    SharesWhole,
     /// Every wait ends after the faults ended (L1 to L5).
     WaitsEnd,
     /// An `expect` step came true in time.
@@ -44,7 +52,7 @@ pub enum Property {
 
 impl Property {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::OnePrimary,
         Self::OneAddress,
         Self::AckedSurvive,
@@ -55,6 +63,10 @@ impl Property {
         Self::StatusTruthful,
         Self::Announced,
         Self::EpochsUnique,
+        Self::ClientsOnce,
+        Self::ConnectionsStay,
+        Self::OpenWhenReady,
+        Self::SharesWhole,
         Self::WaitsEnd,
         Self::Expected,
         Self::LoopsBounded,
@@ -75,6 +87,10 @@ impl Property {
             Self::StatusTruthful => "status-truthful",
             Self::Announced => "announced",
             Self::EpochsUnique => "epochs-unique",
+            Self::ClientsOnce => "clients-once",
+            Self::ConnectionsStay => "connections-stay",
+            Self::OpenWhenReady => "open-when-ready",
+            Self::SharesWhole => "shares-whole",
             Self::WaitsEnd => "waits-end",
             Self::Expected => "expected",
             Self::LoopsBounded => "loops-bounded",
@@ -193,6 +209,14 @@ pub enum Condition {
     WriteRefused(Selector),
     /// This node serves, or may not: its own record or the witness's speaks against it.
     ServesIfItMay(Selector),
+    /// Farm: every bucket is taken by exactly one node.
+    SharesWhole,
+    /// Farm: besides, the nodes that are UP Ready have equal shares.
+    SharesEven,
+    /// Farm: this node takes so many buckets.
+    Share(Selector, u16),
+    /// Farm: a client's connection is on this node.
+    Connected(Selector),
     /// The application was not interrupted since the step before the last one that named it.
     NeverStopped(Selector),
 }
@@ -291,13 +315,22 @@ impl FromStr for Selector {
             "nodes" => Self::Nodes,
             "all" => Self::All,
             other => {
+                if let Some(node) = farm_node(other) {
+                    return Ok(Self::Host(node));
+                }
                 return Err(format!(
-                    "unknown host `{other}`; known: a, b, w (witness), r (router), c (client), \
-                     primary, secondary, sync-target, others, nodes, all"
+                    "unknown host `{other}`; known: a, b, n3 to n32, w (witness), r (router), \
+                     c (client), primary, secondary, sync-target, others, nodes, all"
                 ));
             }
         })
     }
+}
+
+/// `n1` to `n32`: a node of a farm.
+fn farm_node(text: &str) -> Option<HostId> {
+    let number: u8 = text.strip_prefix('n')?.parse().ok()?;
+    (1..=crate::net::NODES_MAX).contains(&number).then(|| HostId::node(number - 1))
 }
 
 impl fmt::Display for Condition {
@@ -317,6 +350,10 @@ impl fmt::Display for Condition {
             Self::Refused(who) => write!(f, "{} refused", who.name()),
             Self::WriteRefused(who) => write!(f, "{} write refused", who.name()),
             Self::ServesIfItMay(who) => write!(f, "{} serves if it may", who.name()),
+            Self::SharesWhole => f.write_str("shares whole"),
+            Self::SharesEven => f.write_str("shares even"),
+            Self::Share(who, share) => write!(f, "{} share {share}", who.name()),
+            Self::Connected(who) => write!(f, "{} connected", who.name()),
             Self::NeverStopped(who) => write!(f, "{} never stopped", who.name()),
         }
     }
@@ -332,6 +369,8 @@ impl FromStr for Condition {
             ["both", "serve"] => return Ok(Self::BothServe),
             ["copies", "identical"] => return Ok(Self::CopiesIdentical),
             ["in", "sync"] => return Ok(Self::InSync),
+            ["shares", "whole"] => return Ok(Self::SharesWhole),
+            ["shares", "even"] => return Ok(Self::SharesEven),
             _ => {}
         }
         let (who, rest) = words.split_first().ok_or("an empty condition")?;
@@ -343,6 +382,11 @@ impl FromStr for Condition {
             ["refused"] => Ok(Self::Refused(who)),
             ["write", "refused"] => Ok(Self::WriteRefused(who)),
             ["serves", "if", "it", "may"] => Ok(Self::ServesIfItMay(who)),
+            ["connected"] => Ok(Self::Connected(who)),
+            ["share", share] => match share.parse() {
+                Ok(share) if share <= 256 => Ok(Self::Share(who, share)),
+                _ => Err(format!("`{share}` is no share; shares are 0 to 256")),
+            },
             ["never", "stopped"] => Ok(Self::NeverStopped(who)),
             ["waits", word] => WaitWord::NAMES
                 .iter()
@@ -360,10 +404,10 @@ impl FromStr for Condition {
 }
 
 fn state_named(text: &str) -> Result<State, String> {
-    [State::Stop, State::Wait, State::Alone, State::Prim, State::Second]
+    [State::Stop, State::Wait, State::Alone, State::Prim, State::Second, State::Up]
         .into_iter()
         .find(|state| state.to_string() == text)
-        .ok_or_else(|| format!("`{text}` is no state; states: STOP WAIT ALONE PRIM SECOND"))
+        .ok_or_else(|| format!("`{text}` is no state; states: STOP WAIT ALONE PRIM SECOND UP"))
 }
 
 fn phase_named(text: &str) -> Result<Phase, String> {

@@ -74,6 +74,16 @@ pub enum Fact {
     Acked(HostId, Vec<(u64, u64)>),
     /// The client read a block; the last tag is what was acknowledged when it asked.
     Read(HostId, u64, Block, u64),
+    /// The packet filter judges by another table.
+    Filtered(HostId),
+    /// A new client was taken by these nodes.
+    Taken(u32, Vec<HostId>),
+    /// The filter let a client in, and there is no application.
+    TurnedAway(u32, HostId),
+    /// A client's connection to the first node was reset by the second.
+    Reset(u32, HostId, HostId),
+    /// A client's connection ended with the node it was on.
+    Lost(u32, HostId),
     /// Both sides of a cut are joined again, or a pause ended; the last fault is over.
     Calm,
 }
@@ -98,7 +108,7 @@ impl Fact {
     }
 
     /// The host concerned.
-    pub const fn host(&self) -> Option<HostId> {
+    pub fn host(&self) -> Option<HostId> {
         match self {
             Self::PoweredOff(h, _)
             | Self::Crashed(h)
@@ -123,8 +133,13 @@ impl Fact {
             | Self::Subject(h, ..)
             | Self::Submitted(h, ..)
             | Self::Acked(h, _)
+            | Self::Filtered(h)
+            | Self::TurnedAway(_, h)
+            | Self::Reset(_, _, h)
+            | Self::Lost(_, h)
             | Self::Read(h, ..) => Some(*h),
             Self::WitnessRecorded(_) => Some(HostId::W),
+            Self::Taken(_, hosts) => hosts.first().copied(),
             Self::Step { .. } | Self::Calm => None,
         }
     }
@@ -136,6 +151,8 @@ impl Fact {
             Self::Submitted(..)
                 | Self::Acked(..)
                 | Self::Read(..)
+                | Self::Taken(..)
+                | Self::Filtered(_)
                 | Self::VolumeTold(_, VolumeNews::Progress(_))
         )
     }
@@ -163,6 +180,8 @@ impl Fact {
             Self::Submitted(..) => "write",
             Self::Acked(..) => "ack",
             Self::Read(..) => "read",
+            Self::Filtered(_) => "filter",
+            Self::Taken(..) | Self::TurnedAway(..) | Self::Reset(..) | Self::Lost(..) => "client",
             Self::Calm => "calm",
         }
     }
@@ -221,6 +240,14 @@ impl fmt::Display for Fact {
             Self::Read(_, block, content, _) => {
                 write!(f, "read block {block}: {:?}", content.tag())
             }
+            Self::Filtered(_) => f.write_str("filter set"),
+            Self::Taken(client, hosts) => {
+                let names: Vec<_> = hosts.iter().map(|host| host.name()).collect();
+                write!(f, "client {client:08x} taken by {}", names.join(" and "))
+            }
+            Self::TurnedAway(client, _) => write!(f, "client {client:08x} finds no application"),
+            Self::Reset(client, on, _) => write!(f, "client {client:08x} on {on} is reset"),
+            Self::Lost(client, _) => write!(f, "client {client:08x} is lost"),
             Self::Calm => f.write_str("all faults are over"),
         }
     }

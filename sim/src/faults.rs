@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod family;
+pub mod farm;
 mod liveness;
 
 /// Length of the runs with which speed is measured.
@@ -108,6 +109,44 @@ pub enum Ending {
     Core,
 }
 
+/// What the clusters of fuzzed plans run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Subject {
+    /// Pairs with replicated data.
+    #[default]
+    Mirror,
+    /// Farms that share an address.
+    Farm,
+}
+
+/// What a seed is made into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recipe {
+    /// What the cluster runs.
+    pub subject: Subject,
+    /// What happens after the faults, in plans of pairs.
+    pub ending: Ending,
+}
+
+impl Recipe {
+    /// The plan of a seed.
+    pub fn plan(self, seed: u64) -> Plan {
+        match self.subject {
+            Subject::Mirror => plan_ending(seed, self.ending),
+            Subject::Farm => farm::plan(seed),
+        }
+    }
+
+    /// The options that ask for it on the command line.
+    pub const fn flags(self) -> &'static str {
+        match (self.subject, self.ending) {
+            (Subject::Mirror, Ending::Heal) => "",
+            (Subject::Mirror, Ending::Core) => " --liveness",
+            (Subject::Farm, _) => " --kind farm",
+        }
+    }
+}
+
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
     plan_ending(seed, Ending::Heal)
@@ -122,7 +161,7 @@ pub fn plan_ending(seed: u64, ending: Ending) -> Plan {
         family.bend(&mut setup, &mut draw);
         family.rounds(FIRST_FAULT_US, &setup, &mut draw, &mut steps)
     } else {
-        let kinds = swarm(&mut draw);
+        let kinds = swarm_of(&KINDS, &mut draw);
         // Short and dense, or long and sparse.
         let long = draw.one_in(4);
         let (length_us, gap_us) = if long {
@@ -238,9 +277,10 @@ fn setup(draw: &mut Draw) -> Setup {
     }
 }
 
-fn swarm(draw: &mut Draw) -> Vec<Kind> {
+/// Some of these kinds of fault.
+fn swarm_of<K: Copy>(kinds: &[K], draw: &mut Draw) -> Vec<K> {
     let share = draw.pick(&[2, 2, 3, 5]);
-    KINDS.into_iter().filter(|_| draw.one_in(share)).collect()
+    kinds.iter().copied().filter(|_| draw.one_in(share)).collect()
 }
 
 fn any_node(draw: &mut Draw) -> Selector {

@@ -4,13 +4,17 @@ use crate::{expect::Property, fact::Fact, oracle::Cx};
 
 mod acked_survive;
 mod announced;
+mod clients_once;
+mod connections_stay;
 mod copies_equal;
 mod divergence;
 mod epochs;
 mod loops;
 mod one_holder;
+mod open_when_ready;
 mod reads;
 mod rules;
+mod shares_whole;
 mod stale_start;
 mod status;
 
@@ -24,8 +28,16 @@ pub trait Invariant {
     fn finish(&mut self, _settled: bool, _cx: &mut Cx<'_>) {}
 }
 
-/// Every property that is judged fact by fact.
-pub fn all() -> Vec<Box<dyn Invariant>> {
+/// Every property of a mirror, or of a farm, that is judged fact by fact.
+pub fn all(farm: bool) -> Vec<Box<dyn Invariant>> {
+    if farm {
+        return vec![
+            Box::new(clients_once::ClientsOnce),
+            Box::new(connections_stay::ConnectionsStay),
+            Box::new(open_when_ready::OpenWhenReady),
+            Box::new(shares_whole::SharesWhole),
+        ];
+    }
     vec![
         Box::new(one_holder::OneHolder::application()),
         Box::new(one_holder::OneHolder::address()),

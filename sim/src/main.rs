@@ -12,7 +12,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use havre_sim::{
     expect::Property,
-    faults::{self, Ending},
+    faults::{self, Ending, Recipe, Subject},
     fuzz::{self, Verdict},
     plan::Plan,
     report,
@@ -31,6 +31,9 @@ const INTERNAL: u8 = 5;
 #[derive(Parser)]
 #[command(name = "havre-sim", version)]
 struct Arguments {
+    /// What the clusters of seeds run.
+    #[arg(long, value_enum, default_value = "mirror", global = true)]
+    kind: Subject,
     #[command(subcommand)]
     command: Command,
 }
@@ -140,14 +143,15 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let outcome = std::panic::catch_unwind(|| perform(arguments.command));
+    let outcome = std::panic::catch_unwind(|| perform(arguments.kind, arguments.command));
     ExitCode::from(outcome.unwrap_or_else(|_| {
         eprintln!("internal error of the simulator");
         INTERNAL
     }))
 }
 
-fn perform(command: Command) -> u8 {
+fn perform(subject: Subject, command: Command) -> u8 {
+    let recipe = |liveness| Recipe { subject, ending: ending(liveness) };
     match command {
         Command::Run { paths, engine, runs, seed } => run(engine, &paths, runs, seed),
         Command::Fuzz { seeds, budget, first_seed, engine, liveness, keep_going, export } => {
@@ -155,20 +159,20 @@ fn perform(command: Command) -> u8 {
                 Ok(budget) => budget,
                 Err(message) => return usage(&message),
             };
-            let ending = ending(liveness);
-            let limits = Limits { engine, ending, seeds, budget, first: first_seed, keep_going };
+            let recipe = recipe(liveness);
+            let limits = Limits { engine, recipe, seeds, budget, first: first_seed, keep_going };
             fuzz_seeds(&limits, &export)
         }
         Command::Replay { seed, scenario, engine, liveness, jsonl, all } => {
-            let plan = || faults::plan_ending(seed, ending(liveness));
+            let plan = || recipe(liveness).plan(seed);
             replay(engine, seed, (scenario.as_deref(), &plan), jsonl, all)
         }
         Command::Shrink { seed, engine, liveness, runs } => {
-            shrink_seed(engine, &faults::plan_ending(seed, ending(liveness)), seed, runs)
+            shrink_seed(engine, &recipe(liveness).plan(seed), seed, runs)
         }
         Command::Bench { runs } => bench(runs),
         Command::Explain { seed, liveness } => {
-            let plan = faults::plan_ending(seed, ending(liveness));
+            let plan = recipe(liveness).plan(seed);
             print!(
                 "{}",
                 scenario::export(
@@ -254,16 +258,9 @@ fn run(engine: Engine, paths: &[PathBuf], runs: Option<u32>, base: u64) -> u8 {
     worst
 }
 
-const fn liveness_flag(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Heal => "",
-        Ending::Core => " --liveness",
-    }
-}
-
 struct Limits {
     engine: Engine,
-    ending: Ending,
+    recipe: Recipe,
     seeds: Option<u64>,
     budget: Option<std::time::Duration>,
     first: u64,
@@ -274,7 +271,7 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
     let count = limits.seeds.unwrap_or(if limits.budget.is_some() { u64::MAX } else { 1_000 });
     let first = limits.first;
     let engine = limits.engine.name();
-    let flag = liveness_flag(limits.ending);
+    let flag = limits.recipe.flags();
     let repeat = format!("havre-sim fuzz --engine {engine} --first-seed {first}{flag}");
     println!("seed={first} engine={engine} -> {repeat}");
     let began = Instant::now();
@@ -282,8 +279,7 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
     let options = RunOptions { stop_at_violation: true, ..RunOptions::default() };
     while done < count && limits.budget.is_none_or(|budget| began.elapsed() < budget) {
         let seed = first + done;
-        let report =
-            fuzz::perform(limits.engine, &faults::plan_ending(seed, limits.ending), seed, options);
+        let report = fuzz::perform(limits.engine, &limits.recipe.plan(seed), seed, options);
         done += 1;
         simulated_s += report.ended.as_micros() / 1_000_000;
         acked += report.acked;
@@ -307,9 +303,9 @@ fn fuzz_seeds(limits: &Limits, export: &Path) -> u8 {
 
 fn explain_failure(limits: &Limits, seed: u64, property: Property, export: &Path) {
     let engine = limits.engine;
-    let flag = liveness_flag(limits.ending);
+    let flag = limits.recipe.flags();
     println!("  havre-sim replay --seed {seed} --engine {}{flag}", engine.name());
-    let plan = faults::plan_ending(seed, limits.ending);
+    let plan = limits.recipe.plan(seed);
     let run = |plan: &Plan, options| fuzz::perform(engine, plan, seed, options);
     let shrunk = shrink::shrink(&plan, property, 500, &run);
     println!("  {} faults shrunk to {} in {} runs", shrunk.before, shrunk.after, shrunk.runs);

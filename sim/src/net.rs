@@ -30,10 +30,16 @@ impl HostId {
     pub const R: Self = Self(3);
     /// The client.
     pub const C: Self = Self(4);
-    /// Data nodes.
+    /// Data nodes of a mirror.
     pub const DATA: [Self; 2] = [Self::A, Self::B];
-    /// Everybody.
+    /// Everybody in the simulation of a mirror.
     pub const ALL: [Self; HOSTS] = [Self::A, Self::B, Self::W, Self::R, Self::C];
+
+    /// The n-th node of a farm, from 0 on: the first two are those of a mirror, the others come
+    /// behind everybody else.
+    pub const fn node(number: u8) -> Self {
+        if number < 2 { Self(number) } else { Self(number + 3) }
+    }
 
     /// Position in arrays.
     pub const fn index(self) -> usize {
@@ -47,13 +53,7 @@ impl HostId {
 
     /// Name in scenarios and timelines.
     pub const fn name(self) -> &'static str {
-        match self.0 {
-            0 => "a",
-            1 => "b",
-            2 => "w",
-            3 => "r",
-            _ => "c",
-        }
+        NAMES[if self.index() < NAMES.len() { self.index() } else { 4 }]
     }
 }
 
@@ -63,8 +63,16 @@ impl std::fmt::Display for HostId {
     }
 }
 
-/// Hosts in a simulation.
+const NAMES: [&str; HOSTS + NODES_MAX as usize - 2] = [
+    "a", "b", "w", "r", "c", "n3", "n4", "n5", "n6", "n7", "n8", "n9", "n10", "n11", "n12", "n13",
+    "n14", "n15", "n16", "n17", "n18", "n19", "n20", "n21", "n22", "n23", "n24", "n25", "n26",
+    "n27", "n28", "n29", "n30", "n31", "n32",
+];
+
+/// Hosts in the simulation of a mirror.
 pub const HOSTS: usize = 5;
+/// Nodes of a simulated farm at most.
+pub const NODES_MAX: u8 = 32;
 /// Networks in a simulation at most.
 pub const NETS_MAX: usize = 2;
 
@@ -125,20 +133,17 @@ struct Link {
 /// All links of a simulation.
 #[derive(Debug, Clone)]
 pub struct Network {
+    hosts: usize,
     links: Vec<Link>,
 }
 
 /// When a message arrives: never, once or twice.
 pub type Arrivals = [Option<SimTime>; 2];
 
-fn slot(net: u8, from: HostId, to: HostId) -> usize {
-    (usize::from(net) * HOSTS + from.index()) * HOSTS + to.index()
-}
-
 impl Network {
-    /// Makes a fully connected network with this weather everywhere.
-    pub fn new(seed: u64, weather: Weather) -> Self {
-        let links = (0..(NETS_MAX * HOSTS * HOSTS) as u64)
+    /// Makes a fully connected network of so many hosts with this weather everywhere.
+    pub fn new(seed: u64, weather: Weather, hosts: usize) -> Self {
+        let links = (0..(NETS_MAX * hosts * hosts) as u64)
             .map(|which| Link {
                 cut: false,
                 weather,
@@ -149,12 +154,17 @@ impl Network {
                 reorder: Chance::new(seed, Purpose::LinkReorder, which),
             })
             .collect();
-        Self { links }
+        Self { hosts, links }
+    }
+
+    fn slot(&self, net: u8, from: HostId, to: HostId) -> usize {
+        (usize::from(net) * self.hosts + from.index()) * self.hosts + to.index()
     }
 
     /// Hands a message to a link and says when it arrives.
     pub fn send(&mut self, now: SimTime, net: u8, from: HostId, to: HostId) -> Arrivals {
-        let link = &mut self.links[slot(net, from, to)];
+        let slot = self.slot(net, from, to);
+        let link = &mut self.links[slot];
         let number = link.hits.sent;
         link.hits.sent += 1;
         if link.cut {
@@ -183,34 +193,37 @@ impl Network {
 
     /// Whether a message that arrives now is let through; counts it if not.
     pub fn arrives(&mut self, net: u8, from: HostId, to: HostId) -> bool {
-        let link = &mut self.links[slot(net, from, to)];
+        let slot = self.slot(net, from, to);
+        let link = &mut self.links[slot];
         link.hits.cut += u64::from(link.cut);
         !link.cut
     }
 
     /// Whether messages pass in this direction.
     pub fn is_open(&self, net: u8, from: HostId, to: HostId) -> bool {
-        !self.links[slot(net, from, to)].cut
+        !self.links[self.slot(net, from, to)].cut
     }
 
     /// Cuts or heals one direction.
     pub fn set_cut(&mut self, net: u8, from: HostId, to: HostId, cut: bool) {
-        self.links[slot(net, from, to)].cut = cut;
+        let slot = self.slot(net, from, to);
+        self.links[slot].cut = cut;
     }
 
     /// Changes the weather of one direction.
     pub fn set_weather(&mut self, net: u8, from: HostId, to: HostId, weather: Weather) {
-        self.links[slot(net, from, to)].weather = weather;
+        let slot = self.slot(net, from, to);
+        self.links[slot].weather = weather;
     }
 
     /// The weather of one direction.
     pub fn weather(&self, net: u8, from: HostId, to: HostId) -> Weather {
-        self.links[slot(net, from, to)].weather
+        self.links[self.slot(net, from, to)].weather
     }
 
     /// What happened so far in one direction.
     pub fn hits(&self, net: u8, from: HostId, to: HostId) -> LinkHits {
-        self.links[slot(net, from, to)].hits
+        self.links[self.slot(net, from, to)].hits
     }
 
     /// Heals everything.
@@ -227,12 +240,12 @@ mod tests {
 
     fn lossy() -> Network {
         let weather = Weather { loss_ppm: 200_000, duplicate_ppm: 100_000, ..Weather::default() };
-        Network::new(5, weather)
+        Network::new(5, weather, HOSTS)
     }
 
     #[test]
     fn a_cut_in_one_direction_leaves_the_other_open() {
-        let mut net = Network::new(1, Weather::default());
+        let mut net = Network::new(1, Weather::default(), HOSTS);
         net.set_cut(0, HostId::A, HostId::B, true);
         assert_eq!(net.send(SimTime::ZERO, 0, HostId::A, HostId::B), [None, None]);
         assert!(net.send(SimTime::ZERO, 0, HostId::B, HostId::A)[0].is_some());

@@ -1,6 +1,8 @@
 //! Judges a run from what was performed. Each property is one file in [`crate::invariants`].
 
-use havre_core::effect::ModuleRecord;
+use std::time::Duration;
+
+use havre_core::{effect::ModuleRecord, farm::BucketSet};
 
 use crate::{
     disk::Block,
@@ -35,6 +37,14 @@ pub trait World {
     fn is_prompt(&self, host: HostId) -> bool;
     /// The module's own picture, if the daemon runs.
     fn module(&self, host: HostId) -> Option<ModuleStatus>;
+    /// The buckets in which a node of a farm takes new clients now.
+    fn taken(&self, _host: HostId) -> BucketSet {
+        BucketSet::EMPTY
+    }
+    /// For how long two nodes have heard each other without disturbance.
+    fn joined_for(&self, _one: HostId, _other: HostId) -> Duration {
+        Duration::ZERO
+    }
     /// The durable record.
     fn record(&self, host: HostId) -> Option<ModuleRecord>;
 }
@@ -75,7 +85,7 @@ impl Oracle {
     pub fn new(setup: &Setup, properties: &[Property]) -> Self {
         Self {
             setup: setup.clone(),
-            invariants: invariants::all()
+            invariants: invariants::all(setup.farm.is_some())
                 .into_iter()
                 .filter(|i| properties.contains(&i.property()))
                 .collect(),

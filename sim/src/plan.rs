@@ -48,6 +48,8 @@ pub enum Start {
     Blank,
     /// `prim` on a, then `start` on b as soon as a serves.
     Pair,
+    /// `start` on every node of a farm, until all are UP.
+    Farm,
 }
 
 /// The module and the machines.
@@ -83,6 +85,8 @@ pub struct Setup {
     pub checks: ChecksConfig,
     /// The loop guard.
     pub guard: GuardSetup,
+    /// Present if the module is a farm; what concerns data is without meaning then.
+    pub farm: Option<FarmSetup>,
 }
 
 /// The loop guard of the module.
@@ -109,6 +113,64 @@ impl Default for GuardSetup {
             on_start_failure: StartFailure::Ignore,
             reboot: false,
         }
+    }
+}
+
+/// The module as a farm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FarmSetup {
+    /// How many nodes.
+    pub nodes: u8,
+    /// Pulses of silence after which the leader counts as lost; a follower: `timeout`.
+    pub leader_pulses: u32,
+    /// Mean pause between new clients.
+    pub clients_every: Duration,
+    /// Powers of the first nodes; the others have 1.
+    pub powers: Vec<u32>,
+}
+
+impl Default for FarmSetup {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            leader_pulses: 20,
+            clients_every: Duration::from_millis(20),
+            powers: Vec::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// The nodes that run the module.
+    pub fn nodes(&self) -> Vec<HostId> {
+        self.farm.as_ref().map_or_else(
+            || HostId::DATA.to_vec(),
+            |farm| (0..farm.nodes).map(HostId::node).collect(),
+        )
+    }
+
+    /// The hosts on which a daemon runs, in the order in which they start.
+    pub fn daemons(&self) -> Vec<HostId> {
+        let witness = self.farm.is_none().then_some(HostId::W);
+        witness.into_iter().chain(self.nodes()).collect()
+    }
+
+    /// Everybody.
+    pub fn everybody(&self) -> Vec<HostId> {
+        let others = [HostId::W, HostId::R, HostId::C];
+        let mut all: Vec<_> = self.nodes().into_iter().chain(others).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Clock rate of a host, in millionths fast or slow.
+    pub fn drift_of(&self, host: HostId) -> i32 {
+        self.drift_ppm.get(host.index()).copied().unwrap_or(0)
+    }
+
+    /// Silence after which the leader of a farm counts as lost.
+    pub fn leader_timeout(&self) -> Duration {
+        self.farm.as_ref().map_or(self.timeout, |farm| self.pulse * farm.leader_pulses)
     }
 }
 
@@ -160,6 +222,7 @@ impl Default for Setup {
             load: Load::default(),
             checks: ChecksConfig::default(),
             guard: GuardSetup::default(),
+            farm: None,
         }
     }
 }

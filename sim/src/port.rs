@@ -18,7 +18,7 @@ use havre_core::{
         VolumeRequest, WitnessRecord,
     },
     event::Event,
-    farm::table::FilterRequest,
+    farm::table::{FilterNews, FilterRequest},
     ids::{CheckerId, Incarnation, OpId},
     node::{Node, NodeConfig},
     time::Instant,
@@ -122,6 +122,7 @@ pub(crate) struct Ends {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) volume: mpsc::UnboundedReceiver<VolumeInput>,
     pub(crate) findings: mpsc::UnboundedReceiver<(CheckerId, Finding)>,
+    pub(crate) filter: mpsc::UnboundedReceiver<FilterNews>,
 }
 
 /// Wakes a task at a moment of the machine's clock.
@@ -169,6 +170,7 @@ pub(crate) struct Port {
     commands: mpsc::UnboundedSender<Command>,
     volume: mpsc::UnboundedSender<VolumeInput>,
     findings: mpsc::UnboundedSender<(CheckerId, Finding)>,
+    filter: mpsc::UnboundedSender<FilterNews>,
     ends: RefCell<Option<Ends>>,
     node: RefCell<Option<Rc<RefCell<Node>>>>,
 }
@@ -186,11 +188,13 @@ impl Port {
         let (commands, commands_end) = mpsc::unbounded_channel();
         let (volume, volume_end) = mpsc::unbounded_channel();
         let (findings, findings_end) = mpsc::unbounded_channel();
+        let (filter, filter_end) = mpsc::unbounded_channel();
         let ends = Ends {
             datagrams: datagrams_end,
             commands: commands_end,
             volume: volume_end,
             findings: findings_end,
+            filter: filter_end,
         };
         Rc::new(Self {
             host,
@@ -209,6 +213,7 @@ impl Port {
             commands,
             volume,
             findings,
+            filter,
             ends: RefCell::new(Some(ends)),
             node: RefCell::default(),
         })
@@ -289,6 +294,10 @@ impl Port {
 
     pub(crate) fn command(&self, command: Command) {
         let _ = self.commands.send(command);
+    }
+
+    pub(crate) fn filter_news(&self, news: FilterNews) {
+        let _ = self.filter.send(news);
     }
 
     pub(crate) fn volume_input(&self, input: VolumeInput) {

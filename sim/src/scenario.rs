@@ -14,8 +14,11 @@ use toml::Spanned;
 
 use crate::{
     expect::{Condition, Property},
-    net::{HOSTS, HostId},
-    plan::{Action, Expectations, Plan, Policy, Preferred, Selector, Setup, Start, Step, When},
+    net::{HOSTS, HostId, NODES_MAX},
+    plan::{
+        Action, Expectations, FarmSetup, Plan, Policy, Preferred, Selector, Setup, Start, Step,
+        When,
+    },
     time::SimTime,
 };
 
@@ -80,6 +83,7 @@ struct RawFile {
     disk: RawDisk,
     #[serde(default)]
     load: RawLoad,
+    farm: Option<RawFarm>,
     #[serde(default)]
     expect: RawExpect,
     #[serde(default)]
@@ -145,6 +149,16 @@ struct RawLoad {
     writes: Option<u64>,
     reads: Option<f64>,
     hot: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFarm {
+    nodes: Spanned<u8>,
+    leader_pulses: Option<u32>,
+    clients: Text,
+    #[serde(default)]
+    powers: Vec<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -238,6 +252,7 @@ impl RawFile {
         let setup = self.setup()?;
         let mut steps = match setup.start {
             Start::Pair => pair_steps(),
+            Start::Farm => farm_steps(),
             Start::Blank => Vec::new(),
         };
         for raw in &self.timeline {
@@ -263,11 +278,16 @@ impl RawFile {
         self.module.fill(&mut setup)?;
         setup.guard = self.guard.read()?;
         setup.checks = checks::read(&self.check, &self.rules)?;
+        if let Some(farm) = &self.farm {
+            setup.farm = Some(farm.setup()?);
+            setup.start = Start::Farm;
+        }
         if let Some(start) = &self.start {
             setup.start = match start.get_ref().as_str() {
-                "pair" => Start::Pair,
+                "pair" if setup.farm.is_none() => Start::Pair,
+                "farm" if setup.farm.is_some() => Start::Farm,
                 "blank" => Start::Blank,
-                _ => return Err((start.span(), "start is `pair` or `blank`".into())),
+                _ => return Err((start.span(), "start is `pair`, `farm` or `blank`".into())),
             };
         }
         let nodes = [&self.nodes.a, &self.nodes.b, &self.nodes.w];
@@ -365,6 +385,25 @@ impl RawModule {
     }
 }
 
+impl RawFarm {
+    fn setup(&self) -> Result<FarmSetup, Wrong> {
+        let nodes = *self.nodes.get_ref();
+        if !(2..=NODES_MAX).contains(&nodes) {
+            return Err((self.nodes.span(), format!("a farm has 2 to {NODES_MAX} nodes")));
+        }
+        let default = FarmSetup::default();
+        Ok(FarmSetup {
+            nodes,
+            leader_pulses: self.leader_pulses.unwrap_or(default.leader_pulses).max(2),
+            clients_every: match &self.clients {
+                Some(text) => span_of(text)?,
+                None => default.clients_every,
+            },
+            powers: self.powers.clone(),
+        })
+    }
+}
+
 impl RawLoad {
     fn fill(&self, setup: &mut Setup) -> Result<(), Wrong> {
         let load = &mut setup.load;
@@ -409,6 +448,27 @@ pub fn pair_steps() -> Vec<Step> {
         then(Action::Order { who: b, order: ModuleOrder::Start }),
         expect(Condition::InSync, 30),
     ]
+}
+
+/// The steps that make a farm of fresh nodes.
+pub fn farm_steps() -> Vec<Step> {
+    use havre_core::{
+        effect::ModuleOrder,
+        status::{Phase, State},
+    };
+    let who = Selector::Nodes;
+    let up = Condition::State(who, State::Up, Some(Phase::Ready));
+    let first = Step {
+        when: When::At(SimTime::from_millis(500)),
+        action: Action::Order { who, order: ModuleOrder::Start },
+        line: None,
+    };
+    let expect = Action::Expect {
+        conditions: vec![up, Condition::SharesWhole],
+        within: Duration::from_secs(30),
+        property: Property::Expected,
+    };
+    vec![first, Step { when: When::After(Duration::ZERO), action: expect, line: None }]
 }
 
 /// Adds what `healed` means, and the end.

@@ -45,8 +45,6 @@ mod volume;
 const FINE_MAX: SimTime = SimTime::from_secs(240);
 /// Datagrams and segments that may wait in one socket.
 const CAPACITY: usize = 65_536;
-/// Hosts, in the order of their turns within a tick.
-const HOSTS: [HostId; 3] = [HostId::W, HostId::A, HostId::B];
 /// The epoch that hosts would see if they asked for the date.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
@@ -66,13 +64,16 @@ pub fn run(plan: &Plan, seed: u64, options: RunOptions) -> Report {
         .tcp_capacity(CAPACITY)
         .udp_capacity(CAPACITY)
         .build();
-    let cradles: [Cradle; 3] = Default::default();
-    let mut born = [false; 3];
+    let daemons = plan.setup.daemons();
+    let hosts = plan.setup.everybody().len();
+    let cradles: Vec<Cradle> = (0..hosts).map(|_| Cradle::default()).collect();
+    let mut born = vec![false; hosts];
     let mut now = SimTime::ZERO;
     while !stage.ended() {
         stage.advance(now);
         for (host, change) in stage.changes() {
-            change_host(&mut sim, &cradles[host.index()], &mut born[host.index()], host, change);
+            let (cradle, born) = (&cradles[host.index()], &mut born[host.index()]);
+            change_host(&mut sim, (cradle, born), (host, &daemons), change);
         }
         match catch_unwind(AssertUnwindSafe(|| sim.step())) {
             Ok(Ok(_)) => stage.read_desks(),
@@ -84,7 +85,12 @@ pub fn run(plan: &Plan, seed: u64, options: RunOptions) -> Report {
     stage.finish()
 }
 
-fn change_host(sim: &mut Sim<'_>, cradle: &Cradle, born: &mut bool, host: HostId, change: Change) {
+fn change_host(
+    sim: &mut Sim<'_>,
+    (cradle, born): (&Cradle, &mut bool),
+    (host, daemons): (HostId, &[HostId]),
+    change: Change,
+) {
     let ip = ip_of(host);
     match change {
         Change::Starts(port) => {
@@ -104,12 +110,12 @@ fn change_host(sim: &mut Sim<'_>, cradle: &Cradle, born: &mut bool, host: HostId
         Change::Dies => sim.crash(ip),
         Change::PowerFails => {
             // A crash alone would close the streams politely.
-            for other in HOSTS.into_iter().filter(|other| *other != host) {
-                sim.partition(ip, ip_of(other));
+            for other in daemons.iter().filter(|other| **other != host) {
+                sim.partition(ip, ip_of(*other));
             }
             sim.crash(ip);
-            for other in HOSTS.into_iter().filter(|other| *other != host) {
-                sim.repair(ip, ip_of(other));
+            for other in daemons.iter().filter(|other| **other != host) {
+                sim.repair(ip, ip_of(*other));
             }
         }
     }

@@ -70,6 +70,16 @@ fn every_scenario_of_quorum_shows_what_its_policy_promises() {
 }
 
 #[test]
+fn every_scenario_of_a_farm_passes() {
+    check(Engine::Direct, "farm", 14);
+}
+
+#[test]
+fn every_scenario_of_a_farm_passes_with_the_production_agent() {
+    check(Engine::Turmoil, "farm", 14);
+}
+
+#[test]
 fn every_bug_that_was_found_once_stays_fixed() {
     check(Engine::Direct, "regressions", 4);
 }

@@ -155,6 +155,7 @@ impl Direct<'_> {
         machine.os = super::os::Os {
             faults_hit: machine.os.faults_hit,
             address_sets: machine.os.address_sets,
+            app_lives: machine.os.app_lives + 1,
             ..Default::default()
         };
         let cut = machine.disk.power_cut();
@@ -176,7 +177,7 @@ impl Direct<'_> {
         machine.powered = true;
         self.streams.speaks_again(host);
         let machine = &mut self.machines[host.index()];
-        let ppm = self.plan.setup.drift_ppm[host.index()];
+        let ppm = self.plan.setup.drift_of(host);
         let (low, high) = BOOT_US;
         let lasts = machine.draw(low, high);
         // The clock counts from boot.
@@ -225,8 +226,12 @@ impl Direct<'_> {
 
 /// The configuration of a node and of its data path.
 pub(super) fn daemon_config(setup: &Setup, host: HostId) -> (NodeConfig, VolumeConfig) {
-    let config = node_config(setup, host);
-    let rfs = config.modules[&MODULE].config.rfs.clone().expect("the module replicates");
+    let config = match &setup.farm {
+        Some(farm) => super::farm::node_config(setup, farm, host),
+        None => node_config(setup, host),
+    };
+    // The data path of a farm has nothing to do.
+    let rfs = module_config(setup).rfs.expect("the module of a mirror replicates");
     let volume = VolumeConfig {
         module: MODULE,
         signature: config.modules[&MODULE].signature,
@@ -251,7 +256,7 @@ pub(super) fn saved_state(machine: &Machine) -> SavedState {
     {
         saved.checks.insert(MODULE, record);
     }
-    if machine.os.app == App::Orphan
+    if matches!(machine.os.app, App::Orphan | App::Runs)
         && let Some(until) = machine.os.guard
     {
         saved.running.insert(MODULE, until);

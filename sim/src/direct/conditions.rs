@@ -26,16 +26,19 @@ impl Direct<'_> {
                 .into_iter()
                 .filter(|host| self.shows(*host, State::Second, Some(Phase::Transient)))
                 .collect(),
-            Selector::Others => vec![HostId::A, HostId::B, HostId::W, HostId::R],
-            Selector::Nodes => HostId::DATA.to_vec(),
-            Selector::All => HostId::ALL.to_vec(),
+            Selector::Others => {
+                let everybody = self.plan.setup.everybody();
+                everybody.into_iter().filter(|host| *host != HostId::C).collect()
+            }
+            Selector::Nodes => self.plan.setup.nodes(),
+            Selector::All => self.plan.setup.everybody(),
         };
         all.into_iter().filter(|host| !not.contains(host)).collect()
     }
 
     /// The data node whose application runs.
     pub(super) fn primary(&self) -> Option<HostId> {
-        HostId::DATA.into_iter().find(|host| self.runs(*host))
+        self.plan.setup.nodes().into_iter().find(|host| self.runs(*host))
     }
 
     fn runs(&self, host: HostId) -> bool {
@@ -82,6 +85,14 @@ impl Direct<'_> {
         self.plan.setup.failover && on_record && self.record(host).is_some_and(whole)
     }
 
+    /// Whether every bucket of a farm is taken by exactly one node.
+    fn shares_whole(&self) -> bool {
+        let nodes = self.plan.setup.nodes();
+        let taken: Vec<_> = nodes.into_iter().map(|host| self.taken_by(host)).collect();
+        havre_core::farm::set::buckets()
+            .all(|bucket| taken.iter().filter(|set| set.contains(bucket)).count() == 1)
+    }
+
     /// Whether `condition` holds now.
     pub(super) fn holds(&self, condition: Condition) -> bool {
         let every = |who: Selector, test: &dyn Fn(HostId) -> bool| {
@@ -95,7 +106,9 @@ impl Direct<'_> {
                     HostId::DATA.into_iter().filter(|host| self.serves(*host)).collect();
                 matches!(serving.as_slice(), [host] if self.acks_flow(*host))
             }
-            Condition::NobodyServes => !HostId::DATA.into_iter().any(|host| self.runs(host)),
+            Condition::NobodyServes => {
+                !self.plan.setup.nodes().into_iter().any(|host| self.runs(host))
+            }
             Condition::BothServe => HostId::DATA.into_iter().all(|host| self.serves(host)),
             Condition::Runs(who) => every(who, &|host| self.runs(host)),
             Condition::Idle(who) => every(who, &|host| !self.runs(host)),
@@ -122,6 +135,19 @@ impl Direct<'_> {
             Condition::ServesIfItMay(who) => {
                 every(who, &|host| !self.may_serve(host) || self.holds(Condition::PrimaryServes))
             }
+            Condition::SharesWhole => self.shares_whole(),
+            Condition::SharesEven => {
+                let nodes = self.plan.setup.nodes().into_iter();
+                let up = nodes.filter(|host| self.shows(*host, State::Up, Some(Phase::Ready)));
+                let shares: Vec<u32> = up.map(|host| self.taken_by(host).len()).collect();
+                let (least, most) = (shares.iter().min(), shares.iter().max());
+                let spread = most.copied().unwrap_or(0) - least.copied().unwrap_or(0);
+                self.shares_whole() && spread <= if shares.len() <= 7 { 1 } else { 2 }
+            }
+            Condition::Share(who, share) => {
+                every(who, &|host| self.taken_by(host).len() == u32::from(share))
+            }
+            Condition::Connected(who) => every(who, &|host| self.is_connected(host)),
             Condition::NeverStopped(who) => {
                 every(who, &|host| self.runs(host) && self.control.app_starts[host.index()] == 1)
             }

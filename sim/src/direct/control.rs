@@ -35,15 +35,15 @@ pub(super) struct Control {
     /// When an `expect` or `hold` step fired.
     since: Vec<SimTime>,
     /// Hosts whose power fails inside their next disk operation, by which step.
-    pub(super) cut_in_write: [Option<usize>; 3],
+    pub(super) cut_in_write: Vec<Option<usize>>,
     /// Inputs delayed by slow machines.
     pub(super) slowed: u64,
     /// Whether the last order to a node was refused.
-    pub(super) refused: [bool; 3],
+    pub(super) refused: Vec<bool>,
     /// What became of the last write of a program on a host.
-    pub(super) wrote: [Option<bool>; 3],
+    pub(super) wrote: Vec<Option<bool>>,
     /// How often the application was started.
-    pub(super) app_starts: [u32; 2],
+    pub(super) app_starts: Vec<u32>,
     /// The plan came to its end with everything healed and quiet.
     pub(super) settled: bool,
     /// Every fault is over.
@@ -52,15 +52,16 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(plan: &Plan) -> Self {
+        let hosts = plan.setup.everybody().len();
         Self {
             armed: None,
             probes: vec![None; plan.steps.len()],
             since: vec![SimTime::ZERO; plan.steps.len()],
-            cut_in_write: [None; 3],
+            cut_in_write: vec![None; hosts],
             slowed: 0,
-            refused: [false; 3],
-            wrote: [None; 3],
-            app_starts: [0; 2],
+            refused: vec![false; hosts],
+            wrote: vec![None; hosts],
+            app_starts: vec![0; hosts],
             settled: false,
             calmed: false,
         }
@@ -130,7 +131,9 @@ impl Direct<'_> {
             action => {
                 // What the next step waits for may happen within this one.
                 self.prepare_step(index + 1);
+                self.note_apart();
                 let probe = self.act(index, action);
+                self.note_apart();
                 self.control.probes[index] = Some(probe);
                 return;
             }
@@ -362,7 +365,8 @@ impl Direct<'_> {
         let inside = self.hosts(who, &[]);
         let mut pairs = Vec::new();
         for from in &inside {
-            for to in HostId::ALL.into_iter().filter(|host| !inside.contains(host)) {
+            let everybody = self.plan.setup.everybody();
+            for to in everybody.into_iter().filter(|host| !inside.contains(host)) {
                 pairs.extend([(*from, to), (to, *from)]);
             }
         }
@@ -390,7 +394,8 @@ impl Direct<'_> {
     }
 
     fn machines_of(&self, who: Selector) -> Vec<HostId> {
-        self.hosts(who, &[]).into_iter().filter(|host| host.index() < 3).collect()
+        let daemons = self.plan.setup.daemons();
+        self.hosts(who, &[]).into_iter().filter(|host| daemons.contains(host)).collect()
     }
 
     fn undo_later(&mut self, index: usize, host: HostId, span: Option<std::time::Duration>) {
@@ -401,6 +406,7 @@ impl Direct<'_> {
 
     /// The span of a step is over.
     pub(super) fn undo_step(&mut self, index: usize, host: HostId) {
+        self.note_apart();
         match &self.plan.steps[index].action {
             Action::Slow { .. } => self.machines[host.index()].lag_us = 0,
             Action::Disk { .. } => self.machines[host.index()].disk.faults = DiskFaults::default(),
@@ -414,22 +420,24 @@ impl Direct<'_> {
             }
             _ => {}
         }
+        self.note_apart();
     }
 
     /// Every fault is over: networks heal, machines run, disks are healthy, modules are started.
     fn calm(&mut self) {
         self.net.heal_all();
         let weather = self.plan.setup.weather;
-        for from in HostId::ALL {
-            for to in HostId::ALL {
+        let everybody = self.plan.setup.everybody();
+        for from in &everybody {
+            for to in &everybody {
                 for net in 0..NETS_MAX as u8 {
-                    self.net.set_weather(net, from, to, weather);
+                    self.net.set_weather(net, *from, *to, weather);
                 }
             }
         }
-        self.control.cut_in_write = [None; 3];
+        self.control.cut_in_write.fill(None);
         self.control.calmed = true;
-        for host in [HostId::W, HostId::A, HostId::B] {
+        for host in self.plan.setup.daemons() {
             self.resume(host, None);
             let machine = &mut self.machines[host.index()];
             machine.lag_us = 0;
@@ -448,7 +456,7 @@ impl Direct<'_> {
         }
         self.fact(Fact::Calm);
         // Whoever was stopped by an administrator is started again, once its machine has booted.
-        for host in HostId::DATA {
+        for host in self.plan.setup.nodes() {
             self.at(self.now.plus_micros(3_000_000), Event::StartIfStopped(host));
         }
     }
@@ -516,17 +524,20 @@ impl Direct<'_> {
         }
     }
 
-    /// The states of both nodes, for messages.
+    /// The states of the nodes, for messages.
     fn picture(&self) -> String {
         use crate::oracle::World;
-        HostId::DATA
+        let nodes = self.plan.setup.nodes();
+        nodes
             .into_iter()
             .map(|host| {
                 self.module(host).map_or_else(
                     || format!("{host} is off"),
                     |m| {
                         let wait = m.wait.as_ref().map_or_else(String::new, |w| format!(" ({w})"));
-                        format!("{host} {} {}{wait}", m.state, m.phase)
+                        let taken = m.farm.map(|_| format!(" takes {}", self.taken_by(host).len()));
+                        let taken = taken.unwrap_or_default();
+                        format!("{host} {} {}{wait}{taken}", m.state, m.phase)
                     },
                 )
             })

@@ -102,6 +102,12 @@ pub(super) enum Event {
     Guard { host: HostId, until: Instant },
     /// An administrator starts a module that is stopped.
     StartIfStopped(HostId),
+    /// Clients of a farm come.
+    FarmClients,
+    /// Clients of a farm send.
+    FarmPackets,
+    /// A node of a farm looks at its connections.
+    FarmLooks(HostId),
     /// The run is over.
     End,
 }

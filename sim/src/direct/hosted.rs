@@ -131,7 +131,7 @@ impl<'p> Stage<'p> {
 
     /// Reads the desks: what the daemons wished for in the tick that is over.
     pub(crate) fn read_desks(&mut self) {
-        for host in [HostId::W, HostId::A, HostId::B] {
+        for host in self.0.plan.setup.daemons() {
             let Some(port) = self.port(host) else { continue };
             for wish in port.take_wishes() {
                 if self.0.machines[host.index()].run == port.run {
@@ -198,7 +198,7 @@ impl Direct<'_> {
             return;
         }
         // Nobody tells the other ends: their keep-alive finds out.
-        for other in HostId::DATA.into_iter().filter(|other| *other != host) {
+        for other in self.plan.setup.nodes().into_iter().filter(|other| *other != host) {
             let streams: Vec<u64> = self.hosted(other).map_or_else(Vec::new, |daemon| {
                 let of = daemon.gates.iter().filter(|(_, gate)| gate.from == host);
                 of.map(|(stream, _)| *stream).collect()
@@ -227,8 +227,10 @@ impl Direct<'_> {
     /// A fact for a node that runs elsewhere; whether there is one.
     pub(super) fn hosted_input(&mut self, host: HostId, input: &Input) -> bool {
         let Some(daemon) = self.hosted(host) else { return false };
-        if let Input::Completed { op, outcome } = input {
-            daemon.port.completed(*op, outcome.clone());
+        match input {
+            Input::Completed { op, outcome } => daemon.port.completed(*op, outcome.clone()),
+            Input::Filter { news, .. } => daemon.port.filter_news(news.clone()),
+            _ => {}
         }
         true
     }

@@ -144,10 +144,15 @@ impl Machine {
 
 /// Which host a node is.
 pub(super) const fn host_of(node: NodeId) -> HostId {
-    if node.0 == NodeId::WITNESS.0 { HostId::W } else { HostId(node.0 as u8) }
+    if node.0 == NodeId::WITNESS.0 { HostId::W } else { HostId::node(node.0 as u8) }
 }
 
 /// Which node a host is.
 pub(super) const fn node_of(host: HostId) -> NodeId {
-    if host.0 == HostId::W.0 { NodeId::WITNESS } else { NodeId(host.0 as u16) }
+    match host.0 {
+        0 | 1 => NodeId(host.0 as u16),
+        2 => NodeId::WITNESS,
+        // The router and the client are no nodes.
+        number => NodeId(number as u16 - 3),
+    }
 }

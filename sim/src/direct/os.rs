@@ -47,6 +47,8 @@ pub(super) enum App {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Os {
     pub(super) app: App,
+    /// How often it has ended.
+    pub(super) app_lives: u32,
     pub(super) address: bool,
     /// How often it was set: tells an old address from a new one.
     pub(super) address_sets: u32,
@@ -70,8 +72,8 @@ pub(super) struct Os {
 impl Os {
     fn fault_of(&mut self, name: ScriptName) -> Option<ScriptFault> {
         let kind = match name {
-            ScriptName::StartPrim => ScriptKind::Start,
-            ScriptName::StopPrim => ScriptKind::Stop,
+            ScriptName::StartPrim | ScriptName::StartBoth => ScriptKind::Start,
+            ScriptName::StopPrim | ScriptName::StopBoth => ScriptKind::Stop,
             _ => return None,
         };
         let (_, fault, times) = self.faults.iter_mut().find(|(k, _, t)| *k == kind && *t > 0)?;
@@ -85,13 +87,12 @@ impl Direct<'_> {
     /// Starts a script.
     pub(super) fn run_script(&mut self, host: HostId, op: OpId, call: ScriptCall) {
         let (low, high) = self.plan.setup.script_us;
+        let (start, stop) = self.app_scripts();
         let machine = &mut self.machines[host.index()];
         let name = call.name;
-        let fault = machine.os.fault_of(name);
-        let lasts = match name {
-            ScriptName::StartPrim | ScriptName::StopPrim => machine.draw(low, high),
-            _ => machine.draw(200, 3_000),
-        };
+        let of_app = name == start || name == stop;
+        let fault = if of_app { machine.os.fault_of(name) } else { None };
+        let lasts = if of_app { machine.draw(low, high) } else { machine.draw(200, 3_000) };
         if let Some(limit) = call.limit {
             self.later(host, crate::time::micros(limit), Work::ScriptLimit { op });
         }
@@ -99,7 +100,7 @@ impl Direct<'_> {
             self.later(host, lasts, Work::ScriptEnds { op });
         }
         self.fact(Fact::ScriptBegan(host, name, call.force));
-        if name == ScriptName::StartPrim {
+        if name == start {
             self.machines[host.index()].os.app = App::Starting;
             self.fact(Fact::AppRuns(host));
         }
@@ -113,24 +114,26 @@ impl Direct<'_> {
 
     /// A script ends by itself.
     pub(super) fn script_ends(&mut self, host: HostId, op: OpId) {
+        let (start, stop) = self.app_scripts();
         let os = &mut self.machines[host.index()].os;
         let Some(index) = os.scripts.iter().position(|script| script.op == op) else { return };
         let script = os.scripts.remove(index);
-        match script.call.name {
+        let name = script.call.name;
+        if name == start {
             // A failed start leaves whatever it had started running.
-            ScriptName::StartPrim => os.app = App::Runs,
-            ScriptName::StopPrim if !script.fails => self.app_stops(host, "by stop_prim"),
-            _ => {}
+            os.app = App::Runs;
+        } else if name == stop && !script.fails {
+            self.app_stops(host, "by its stop script");
         }
         if !script.fails {
             self.application_started(host, script.call.name);
         }
-        let (end, how) = match script.call.name {
-            _ if script.fails => (ScriptEnd::Exited(1), "failed"),
-            ScriptName::StartPrim | ScriptName::StopPrim | ScriptName::Prestart => {
-                (ScriptEnd::Exited(0), "ended")
-            }
-            _ => (ScriptEnd::Absent, "is absent"),
+        let (end, how) = if script.fails {
+            (ScriptEnd::Exited(1), "failed")
+        } else if name == start || name == stop || name == ScriptName::Prestart {
+            (ScriptEnd::Exited(0), "ended")
+        } else {
+            (ScriptEnd::Absent, "is absent")
         };
         self.fact(Fact::ScriptEnded(host, script.call.name, how));
         self.completed(host, op, Outcome::Script(end));
@@ -141,7 +144,7 @@ impl Direct<'_> {
         let os = &mut self.machines[host.index()].os;
         let Some(index) = os.scripts.iter().position(|script| script.op == op) else { return };
         let script = os.scripts.remove(index);
-        if script.call.name == ScriptName::StartPrim {
+        if script.call.name == self.app_scripts().0 {
             self.app_stops(host, "with its start script");
         }
         self.fact(Fact::ScriptEnded(host, script.call.name, "was killed: time limit"));
@@ -169,6 +172,9 @@ impl Direct<'_> {
     pub(super) fn app_stops(&mut self, host: HostId, why: &'static str) {
         let os = &mut self.machines[host.index()].os;
         let before = std::mem::replace(&mut os.app, App::Stopped);
+        if before != App::Stopped {
+            os.app_lives += 1;
+        }
         if matches!(before, App::Starting | App::Runs) {
             self.fact(Fact::AppStopped(host, why));
         }
@@ -190,6 +196,8 @@ impl Direct<'_> {
         machine.os.scripts.clear();
         machine.os.subjects.lose_daemon();
         match machine.os.app {
+            // A farm's application needs nothing of the daemon.
+            App::Runs if self.plan.setup.farm.is_some() => {}
             App::Runs => {
                 machine.os.app = App::Orphan;
                 self.fact(Fact::AppStopped(host, "it waits for the daemon"));
@@ -317,6 +325,7 @@ impl Direct<'_> {
                 Outcome::Done
             }
         };
+        self.fact(Fact::Filtered(host));
         self.completed(host, op, outcome);
     }
 
@@ -328,6 +337,9 @@ impl Direct<'_> {
     }
 
     fn address_answers_elsewhere(&self, host: HostId) -> bool {
+        if self.plan.setup.farm.is_some() {
+            return false;
+        }
         let other = host.other();
         let machine = &self.machines[other.index()];
         machine.os.address

@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn chunks_arrive_in_order_whatever_the_weather() {
         let weather = Weather { loss_ppm: 300_000, delay_us: (1, 50_000), ..Weather::default() };
-        let mut net = Network::new(3, weather);
+        let mut net = Network::new(3, weather, crate::net::HOSTS);
         let mut streams = Streams::new(3);
         let id = streams.open(HostId::A, HostId::B);
         for chunk in 0..100 {
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_cut_holds_chunks_back_and_breaks_the_stream_in_the_end() {
-        let mut net = Network::new(3, Weather::default());
+        let mut net = Network::new(3, Weather::default(), crate::net::HOSTS);
         let mut streams = Streams::new(3);
         let id = streams.open(HostId::A, HostId::B);
         let (side, at) = streams.send(SimTime::ZERO, id, HostId::A, 7, &net).expect("first");

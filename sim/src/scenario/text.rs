@@ -208,11 +208,18 @@ pub fn export(plan: &Plan, about: &str, runs: u32, origin: &[(&str, String)]) ->
     line(&mut out, format!("about = {about:?}"));
     line(
         &mut out,
-        "start = \"blank\""
-            .replace("blank", if setup.start == Start::Pair { "pair" } else { "blank" }),
+        match setup.start {
+            Start::Blank => "start = \"blank\"".into(),
+            Start::Pair => "start = \"pair\"".into(),
+            Start::Farm => "start = \"farm\"".into(),
+        },
     );
     line(&mut out, "\ntimeline = [".into());
-    let made = if setup.start == Start::Pair { super::pair_steps().len() } else { 0 };
+    let made = match setup.start {
+        Start::Blank => 0,
+        Start::Pair => super::pair_steps().len(),
+        Start::Farm => super::farm_steps().len(),
+    };
     for step in plan.steps.iter().skip(made) {
         line(&mut out, format!("  {},", step_text(step)));
     }
@@ -254,6 +261,12 @@ pub fn export(plan: &Plan, about: &str, runs: u32, origin: &[(&str, String)]) ->
     );
     line(&mut out, format!("scripts = {}", pair(setup.script_us)));
     out.push_str(&super::checks::text(setup));
+    if let Some(farm) = &setup.farm {
+        line(&mut out, "\n[farm]".into());
+        line(&mut out, format!("nodes = {}\nleader_pulses = {}", farm.nodes, farm.leader_pulses));
+        line(&mut out, format!("clients = {}", span(farm.clients_every)));
+        line(&mut out, format!("powers = {:?}", farm.powers));
+    }
     line(&mut out, "\n[nodes]".into());
     for host in [HostId::A, HostId::B, HostId::W] {
         let ppm = setup.drift_ppm[host.index()];

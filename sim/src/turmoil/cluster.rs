@@ -5,6 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc};
 use havre_core::{
     checks::probe::Finding,
     effect::{Command, Effect, Input, WitnessRecord},
+    farm::table::FilterNews,
     ids::{CheckerId, ClusterId, LinkId, NodeId},
     machine::{Machine, Out},
     node::Node,
@@ -67,11 +68,12 @@ impl Machine for Watched {
 async fn member(port: Rc<Port>) -> Result<(), String> {
     let (config, volume) = port.birth.node.clone().ok_or("a data node has a configuration")?;
     let ends = port.take_ends();
-    let own = if port.host == HostId::A { NodeId(0) } else { NodeId(1) };
+    let own = config.node;
     let mut peers = Peers::new();
     for (net, lan) in config.cluster.lans.iter().enumerate().take(NETS_MAX) {
         for node in lan.nodes.iter().filter(|node| node.node != own) {
-            let address = SocketAddr::from((ip_of(HostId(node.node.0 as u8)), port_of(net as u8)));
+            let address =
+                SocketAddr::from((ip_of(HostId::node(node.node.0 as u8)), port_of(net as u8)));
             peers.insert(node.node, LinkId(net as u16), address);
         }
     }
@@ -97,6 +99,7 @@ async fn member(port: Rc<Port>) -> Result<(), String> {
         ended = listen(&port, &sockets) => ended,
         () = administer(&port, ends.commands, &inbox) => Ok(()),
         () = watch(ends.findings, &inbox) => Ok(()),
+        () = tell_of_connections(ends.filter, &inbox) => Ok(()),
         ended = agent::run(Watched(node), net, os, config_of_agent, letters) => ended,
     }
 }
@@ -114,6 +117,13 @@ async fn administer(port: &Port, mut commands: mpsc::UnboundedReceiver<Command>,
 async fn watch(mut findings: mpsc::UnboundedReceiver<(CheckerId, Finding)>, inbox: &Inbox) {
     while let Some((checker, finding)) = findings.recv().await {
         inbox.checked(MODULE, checker, finding);
+    }
+}
+
+/// Passes on what the operating system sees of a farm's connections.
+async fn tell_of_connections(mut news: mpsc::UnboundedReceiver<FilterNews>, inbox: &Inbox) {
+    while let Some(news) = news.recv().await {
+        inbox.filter_news(MODULE, news);
     }
 }
 

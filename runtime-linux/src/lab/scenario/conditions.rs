@@ -107,6 +107,11 @@ impl Run<'_> {
             Condition::WriteRefused(who) => every(who, &|h| self.wrote.get(&h) == Some(&false)),
             // What the nodes have on record is not looked at here.
             Condition::ServesIfItMay(_) => self.holds(Condition::PrimaryServes),
+            // The machines here are pairs, which share no clients.
+            Condition::SharesWhole
+            | Condition::SharesEven
+            | Condition::Share(..)
+            | Condition::Connected(_) => false,
             Condition::NeverStopped(who) => {
                 every(who, &|host| self.runs(host) && self.app_starts.get(&host) == Some(&1))
             }
