@@ -19,9 +19,11 @@ pub struct Ledger {
     blocks: Vec<u64>,
     acked_count: u64,
     last_ack: Option<(SimTime, HostId)>,
-    /// Writes up to this tag had been submitted when a node's power failed, unless its copy was
-    /// caught up since.
+    /// Writes up to this tag had been submitted when a node lost what it had received and not
+    /// carried out, with its power or its daemon, unless its copy was caught up since.
     power_cut: [u64; 2],
+    /// Where the application runs: there everything was carried out before it was acknowledged.
+    runs: [bool; 2],
     contract: Contract,
 }
 
@@ -34,12 +36,18 @@ impl Ledger {
             acked_count: 0,
             last_ack: None,
             power_cut: [0; 2],
+            runs: [false; 2],
             contract,
         }
     }
 
     /// Takes note.
     pub fn observe(&mut self, now: SimTime, fact: &Fact) {
+        match fact {
+            Fact::AppRuns(host) => self.runs[host.index()] = true,
+            Fact::AppStopped(host, _) => self.runs[host.index()] = false,
+            _ => {}
+        }
         match fact {
             Fact::Submitted(_, block, tag) => {
                 assert_eq!(*tag, self.blocks.len() as u64, "tags are given out in order");
@@ -55,9 +63,13 @@ impl Ledger {
             }
             Fact::PoweredOff(host, _) if host.index() < 2 => {
                 self.power_cut[host.index()] = self.next_tag();
+                self.runs[host.index()] = false;
             }
-            // Under contract `received`, a node whose power failed may have lost what it had
-            // only received. If the other node is gone too, that is the documented loss.
+            Fact::Crashed(host) if host.index() < 2 && !self.runs[host.index()] => {
+                self.power_cut[host.index()] = self.next_tag();
+            }
+            // Under contract `received`, a node whose power or daemon failed may have lost what it
+            // had only received. If the other node is gone too, that is the documented loss.
             Fact::AppRuns(host) if self.contract == Contract::Received => {
                 let lost_below = std::mem::take(&mut self.power_cut[host.index()]);
                 for entry in &mut self.entries {
