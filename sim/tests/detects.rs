@@ -4,11 +4,14 @@
 //! seeds it takes to find each bug from scratch is measured (some minutes) by
 //! `cargo test --release -p havre-sim --test detects -- --ignored --nocapture`.
 
+use std::path::Path;
+
 use havre_core::mutant::{self, Mutant};
 use havre_sim::{
     faults::{Recipe, Subject},
-    fuzz,
+    fuzz::{self, Verdict, run_scenario},
     run::{Engine, Report, RunOptions},
+    scenario::Scenario,
 };
 
 /// First seed tried when the bugs are looked for.
@@ -42,6 +45,14 @@ const KNOWN: [(Mutant, u64); 21] = [
     (Mutant::TargetMarksIgnored, 1_011),
 ];
 
+/// Bugs of the checks, and the scenario that shows each: random plans have no checkers.
+const BY_SCENARIO: [(Mutant, &str); 4] = [
+    (Mutant::LoopForever, "t-chk-01a-process-restart"),
+    (Mutant::CountNotAwaited, "count-is-awaited"),
+    (Mutant::WakesTooEarly, "held-until-reported"),
+    (Mutant::SharedIgnored, "t-chk-03b-shared-target"),
+];
+
 /// Which plans can show a bug.
 fn recipe(mutant: Mutant) -> Recipe {
     let farm = mutant.name().starts_with("Farm");
@@ -51,7 +62,8 @@ fn recipe(mutant: Mutant) -> Recipe {
 
 /// The planted bugs of a pair and its witness.
 fn of_a_pair() -> impl Iterator<Item = &'static Mutant> {
-    Mutant::ALL.iter().filter(|mutant| recipe(**mutant).subject == Subject::Mirror)
+    let of_a_pair = |m: &&Mutant| recipe(**m).subject == Subject::Mirror && !by_scenario(m);
+    Mutant::ALL.iter().filter(of_a_pair)
 }
 
 fn run(recipe: Recipe, mutant: Option<Mutant>, seed: u64) -> Report {
@@ -67,6 +79,30 @@ fn shows(mutant: Mutant, seed: u64) -> bool {
     let recipe = recipe(mutant);
     !run(recipe, Some(mutant), seed).violations.is_empty()
         && run(recipe, None, seed).violations.is_empty()
+}
+
+fn by_scenario(mutant: &Mutant) -> bool {
+    BY_SCENARIO.iter().any(|(known, _)| known == mutant)
+}
+
+#[test]
+fn planted_bugs_of_the_checks_are_found_by_their_scenarios() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/checkers");
+    for (mutant, name) in BY_SCENARIO {
+        let path = folder.join(name).with_extension("toml");
+        let source = std::fs::read_to_string(&path).expect("a scenario is readable");
+        let scenario = Scenario::parse(name, &source).unwrap_or_else(|error| panic!("{error}"));
+        let clean = run_scenario(Engine::Direct, &scenario, 1, scenario.runs);
+        assert!(matches!(clean, Verdict::Passed), "{name} without a bug: {clean:?}");
+        mutant::select(Some(mutant));
+        let verdict = run_scenario(Engine::Direct, &scenario, 1, scenario.runs);
+        mutant::select(None);
+        assert!(
+            matches!(verdict, Verdict::Violated { .. }),
+            "{} is not found by {name}: {verdict:?}",
+            mutant.name()
+        );
+    }
 }
 
 #[test]

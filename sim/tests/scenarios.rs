@@ -80,6 +80,16 @@ fn every_scenario_of_a_farm_passes_with_the_production_agent() {
 }
 
 #[test]
+fn every_scenario_of_checkers_passes() {
+    check(Engine::Direct, "checkers", 18);
+}
+
+#[test]
+fn every_scenario_of_checkers_passes_with_the_production_agent() {
+    check(Engine::Turmoil, "checkers", 18);
+}
+
+#[test]
 fn every_bug_that_was_found_once_stays_fixed() {
     check(Engine::Direct, "regressions", 4);
 }

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     config::module::{
-        CheckAction, CheckerConfig, CheckerKind, Class, ErrdConfig, FailoverConfig, ModuleConfig,
-        ProcAction, ProcConfig, ServiceMode, StartFailure,
+        BootPolicy, CheckAction, CheckerConfig, CheckerKind, ChecksConfig, Class, ErrdConfig,
+        FailoverConfig, ModuleConfig, ProcAction, ProcConfig, ServiceMode, StartFailure,
     },
     ids::CheckerId,
     mutant::{self, Mutant},
@@ -61,36 +61,58 @@ pub struct Settings {
     pub boot_by_switch: bool,
 }
 
+/// What `<service>` says about repairs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Guarding {
+    pub(super) guard: LoopSettings,
+    pub(super) reboot: bool,
+    pub(super) on_start_failure: StartFailure,
+    pub(super) boot_by_switch: bool,
+    /// No other host may have the module's addresses.
+    pub(super) exclusive: bool,
+}
+
 impl Settings {
     /// Reads the configuration of the module of that name.
     pub fn new(name: &str, config: &ModuleConfig) -> Self {
-        let checks = &config.checks;
+        let service = &config.service;
+        let guard = LoopSettings {
+            max: service.maxloop,
+            interval: service.loop_interval,
+            retry: service.maxloop_retry,
+        };
+        let guarding = Guarding {
+            guard,
+            reboot: service.automatic_reboot,
+            on_start_failure: service.on_start_failure,
+            boot_by_switch: service.boot == BootPolicy::Ignore,
+            // Every node of a farm has its addresses.
+            exclusive: service.mode != ServiceMode::Farm,
+        };
+        Self::of(name, &config.checks, guarding)
+    }
+
+    pub(super) fn of(name: &str, checks: &ChecksConfig, guarding: Guarding) -> Self {
         let mut checkers: Vec<CheckerSettings> = Vec::new();
         for proc in checks.errd.iter().flat_map(|errd| errd.procs.iter().map(move |p| (errd, p))) {
             checkers.extend(next_id(&checkers).map(|id| watched(id, proc)));
         }
         for checker in &checks.checkers {
-            // Every node of a farm has its addresses.
-            let alone = config.service.mode != ServiceMode::Farm;
-            checkers.extend(next_id(&checkers).map(|id| checked(id, (name, alone), checker)));
+            let place = (name, guarding.exclusive);
+            checkers.extend(next_id(&checkers).map(|id| checked(id, place, checker)));
         }
         let rules = rules(&checks.failover, &checks.checkers);
         let exported = exported(&rules, &checkers);
-        let service = &config.service;
         Self {
             checkers,
             rules,
             exported,
             period: checks.failover.period,
             handle_time: checks.failover.handle_time,
-            guard: LoopSettings {
-                max: service.maxloop,
-                interval: service.loop_interval,
-                retry: service.maxloop_retry,
-            },
-            reboot: service.automatic_reboot,
-            on_start_failure: service.on_start_failure,
-            boot_by_switch: service.boot == crate::config::module::BootPolicy::Ignore,
+            guard: guarding.guard,
+            reboot: guarding.reboot,
+            on_start_failure: guarding.on_start_failure,
+            boot_by_switch: guarding.boot_by_switch,
         }
     }
 

@@ -135,9 +135,9 @@ mod tests {
 
     #[test]
     fn an_address_that_no_card_has_is_down() {
-        // 192.0.2.0/24 is for documentation (RFC 5737).
-        let nobodys = IpAddr::from([192, 0, 2, 77]);
-        assert!(matches!(link_of(nobodys), Finding::Unable(text) if text.contains("192.0.2.77")));
+        // 2001:db8::/32 is for documentation (RFC 3849).
+        let nobodys: IpAddr = "2001:db8::77".parse().expect("an address");
+        assert!(matches!(link_of(nobodys), Finding::Unable(text) if text.contains("db8::77")));
         assert!(matches!(held(nobodys), Finding::Down(_)));
     }
 }
