@@ -276,6 +276,7 @@ impl WaitWord {
                 | (Self::Fenced, WaitReason::Fenced)
                 | (Self::Volume, WaitReason::Volume(_))
                 | (Self::Address, WaitReason::Address(_))
+                | (Self::Rule, WaitReason::Rule { .. })
         )
     }
 
