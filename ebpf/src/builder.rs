@@ -1,7 +1,6 @@
 //! Filling a [`Table`]: what the daemon adds, so that the kernel finds each with one look.
 
 use crate::{
-    hash::Words,
     layout::{
         BUCKETS, Criterion, GROUPS_MAX, HELD, MEMBER_SLOTS, MacValue, NO_GROUP_OF_RULE, NOBODY,
         NODES_MAX, OWNER, RULE_SLOTS, RULES_MAX, Rule, Table, Target, USED, VIP_SLOTS, VIPS_MAX,

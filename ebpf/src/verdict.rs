@@ -402,7 +402,7 @@ fn own_bucket<K: Kernel>(
     if let Some(member) = find_member(table, arrival.from) {
         others &= !bit(member);
     }
-    match relay(table, arrival, others) {
+    match relay(arrival, others) {
         Some(relayed) => (relayed, Counter::Relayed),
         // Nobody can have it: our stack answers with a reset, and the client connects again.
         None => (Action::Accept, Counter::Accepted),
@@ -411,7 +411,7 @@ fn own_bucket<K: Kernel>(
 
 /// The first of some nodes.
 #[inline(always)]
-fn relay(table: &Table, arrival: &Arrival<'_>, nodes: u64) -> Option<Action> {
+fn relay(arrival: &Arrival<'_>, nodes: u64) -> Option<Action> {
     if nodes == 0 {
         return None;
     }
@@ -466,7 +466,7 @@ fn foreign_bucket<K: Kernel>(
             let earlier = bit(member) | bit(member).wrapping_sub(1) | own | own.wrapping_sub(1);
             let from_owner = !nobody && member == u32::from(word & OWNER);
             let passed = if from_owner { own | own.wrapping_sub(1) | bit(member) } else { earlier };
-            return match relay(table, arrival, holders(table, place) & !passed) {
+            return match relay(arrival, holders(table, place) & !passed) {
                 Some(relayed) => (relayed, Counter::Relayed),
                 // The end of the chain: nobody has it, our stack answers with a reset.
                 None => (Action::Accept, Counter::Kept),

@@ -7,16 +7,27 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::netlink::{Body, CREATE, Netlink, REPLACE, attributes, u32_at};
+use crate::netlink::{Body, CREATE, EXCLUSIVE, Netlink, REPLACE, attributes, u32_at};
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
+const NEW_NEIGHBOUR: u16 = 28;
+const DELETE_NEIGHBOUR: u16 = 29;
 
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
+const LINK_INFO: u16 = 18;
+const INFO_KIND: u16 = 1;
+const LINK_XDP: u16 = 43;
+const XDP_ATTACHED: u16 = 2;
+const NEIGHBOUR_MAC: u16 = 2;
+/// An entry of the interface itself, not of a bridge above it (`NTF_SELF`).
+const OF_ITSELF: u8 = 2;
+/// It never ages (`NUD_PERMANENT`).
+const PERMANENT: u16 = 0x80;
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ADDRESS_BROADCAST: u16 = 4;
@@ -46,6 +57,21 @@ pub struct Interface {
     pub running: bool,
     /// Whether neighbours are found by ARP or neighbour discovery.
     pub resolves: bool,
+    /// How an XDP program is attached, if one is.
+    pub xdp: Option<XdpAttached>,
+    /// Whether it is one end of a virtual cable.
+    pub is_veth: bool,
+}
+
+/// Where an XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpAttached {
+    /// In the driver.
+    Native,
+    /// In the kernel's common path.
+    Generic,
+    /// In the card, or in several places.
+    Other,
 }
 
 /// One address of one interface.
@@ -123,6 +149,33 @@ pub fn remove_address(netlink: &mut Netlink, address: Address) -> io::Result<boo
     }
 }
 
+/// Lets an interface receive frames for one more Ethernet address; one that it already receives
+/// is no error. The interface's own address stays as it is.
+pub fn add_unicast(netlink: &mut Netlink, index: u32, mac: [u8; 6]) -> io::Result<()> {
+    match netlink.order(NEW_NEIGHBOUR, CREATE | EXCLUSIVE, &unicast_body(index, mac)) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Ends that; one that is not received is no error.
+pub fn remove_unicast(netlink: &mut Netlink, index: u32, mac: [u8; 6]) -> io::Result<()> {
+    match netlink.order(DELETE_NEIGHBOUR, 0, &unicast_body(index, mac)) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+        other => other,
+    }
+}
+
+/// `struct ndmsg` and the address.
+fn unicast_body(index: u32, mac: [u8; 6]) -> Body {
+    let family = u8::try_from(libc::AF_BRIDGE).expect("families are below 256");
+    let mut fixed = vec![family, 0, 0, 0];
+    fixed.extend_from_slice(&index.to_ne_bytes());
+    fixed.extend_from_slice(&PERMANENT.to_ne_bytes());
+    fixed.extend_from_slice(&[OF_ITSELF, 0]);
+    Body::new(&fixed).attribute(NEIGHBOUR_MAC, &mac)
+}
+
 fn address_body(address: Address, seconds: Option<u32>) -> Body {
     let (family, bytes) = match address.addr {
         IpAddr::V4(addr) => (libc::AF_INET, addr.octets().to_vec()),
@@ -170,6 +223,8 @@ fn parse_interface(body: &[u8]) -> Option<Interface> {
         up: flags & UP != 0,
         running: flags & UP != 0 && flags & RUNNING != 0,
         resolves: flags & (LOOPBACK | NO_ARP) == 0,
+        xdp: None,
+        is_veth: false,
     };
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
@@ -178,6 +233,19 @@ fn parse_interface(body: &[u8]) -> Option<Interface> {
                 interface.name = String::from_utf8_lossy(name).into_owned();
             }
             LINK_ADDRESS => interface.mac = value.try_into().ok(),
+            LINK_INFO => {
+                let kind = attributes(value).find(|(kind, _)| *kind == INFO_KIND);
+                interface.is_veth = kind.is_some_and(|(_, value)| value.starts_with(b"veth"));
+            }
+            LINK_XDP => {
+                let attached = attributes(value).find(|(kind, _)| *kind == XDP_ATTACHED);
+                interface.xdp = match attached.and_then(|(_, value)| value.first()) {
+                    None | Some(0) => None,
+                    Some(1) => Some(XdpAttached::Native),
+                    Some(2) => Some(XdpAttached::Generic),
+                    Some(_) => Some(XdpAttached::Other),
+                };
+            }
             _ => {}
         }
     }

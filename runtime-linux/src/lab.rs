@@ -32,8 +32,11 @@ use std::{
 };
 
 use boot::Boot;
+use havre_ebpf::layout::Table;
 use namespace::NetworkNamespace;
 use wiring::{Port, PortState};
+
+use crate::xdp::{Filter, bpffs};
 
 /// Machines that fit in one laboratory: the last byte of an address is its number.
 const MACHINES_MAX: usize = 90;
@@ -48,6 +51,8 @@ pub struct Lab {
     switch: NetworkNamespace,
     networks: u8,
     machines: Vec<Machine>,
+    /// Of the switch's ports.
+    filters: Vec<Filter>,
 }
 
 /// A directory that every machine sees at the same path, each with contents of its own.
@@ -83,6 +88,7 @@ impl Lab {
             switch,
             networks,
             machines: Vec::new(),
+            filters: Vec::new(),
         })
     }
 
@@ -137,6 +143,30 @@ impl Lab {
             wiring::give_address(&inner, address_v6(network, host).into(), 64)
         })?;
         Ok(Port { name: outer })
+    }
+
+    /// Lets packet filters of machines send frames back to the network, as they can with real
+    /// cards. Costs some speed, so only laboratories with farms ask for it.
+    pub fn carry_whole_frames(&mut self) -> io::Result<()> {
+        let names: Vec<String> =
+            self.machines.iter().flat_map(|m| &m.ports).map(|port| port.name.clone()).collect();
+        let directory = &self.directory;
+        // A virtual cable takes frames from the filter at its one end only if there is one at the
+        // other: an empty one, that lives as long as this laboratory.
+        let filters = self.switch.enter(|| {
+            let mount = bpffs::mount(directory)?;
+            let filter = |name: &String| {
+                let index = wiring::finish_checksums(name)?;
+                let mut filter = Filter::open(name, index, &mount).map_err(io::Error::other)?;
+                filter.set(&Table::EMPTY).map_err(io::Error::other)?;
+                Ok(filter)
+            };
+            let filters: io::Result<Vec<Filter>> = names.iter().map(filter).collect();
+            bpffs::unmount(directory)?;
+            filters
+        });
+        self.filters = filters?;
+        Ok(())
     }
 
     /// The machine with that number, in the order in which they were added.

@@ -21,7 +21,7 @@ use havre_core::{
         AddressRequest, Input, Outcome, Record, SavedState, ScriptCall, ScriptEnd, VolumeRequest,
     },
     event::{Event, EventKind},
-    farm::table::FilterRequest,
+    farm::table::{FilterRequest, FilterTable},
     ids::{CheckerId, ModuleId},
     status::VirtualIp,
     time::Instant,
@@ -38,7 +38,8 @@ use crate::{
     ping,
     probe::{self, Probes},
     script::{ScriptPlace, Scripts, Sink},
-    vip::{AddOrder, Look, VipSettings, VirtualAddresses},
+    vip::{AddOrder, Friends, Look, VipSettings, VirtualAddresses},
+    xdp::filters::{Filters, Tell},
 };
 
 /// The agent looks at the clock at least this often: timers of the kernel stand still while the
@@ -93,6 +94,7 @@ pub struct LinuxOs<V> {
     journal: RefCell<Journal>,
     guard: RefCell<Guard>,
     probes: Probes,
+    filters: Arc<Filters>,
 }
 
 impl<V: DataPath> LinuxOs<V> {
@@ -102,19 +104,25 @@ impl<V: DataPath> LinuxOs<V> {
     /// A directory cannot be made, or the kernel refuses a thread or a descriptor.
     pub fn start(parts: LinuxParts<V>) -> io::Result<Self> {
         let reporter = parts.reporter;
+        let inbox = parts.inbox.clone();
+        let tell = Tell::new(move |module, news| inbox.filter_news(module, news));
+        let filters = Arc::new(Filters::start(&parts.state_dir, tell)?);
         let mut modules = BTreeMap::new();
         let mut places = BTreeMap::new();
         for (module, volume) in parts.modules {
             places.extend(script_place(&parts.state_dir, &module).map(|place| (module.id, place)));
             let scripts = scripts_of(&parts.state_dir, &module, &reporter)?;
-            let addresses = Arc::new(VirtualAddresses::start(VipSettings::of(&module.config))?);
+            let known = Arc::clone(&filters);
+            let addresses = VirtualAddresses::start(VipSettings::of(&module.config))?
+                .with_friends(Friends::new(move |mac| known.is_friend(mac)));
+            let addresses = Arc::new(addresses);
             let scripts = RefCell::new(scripts);
             modules.insert(module.id, Leaves { scripts, addresses, volume });
         }
         let (journal, guard) = (RefCell::new(parts.journal), RefCell::new(parts.guard));
         let probes = Probes::new(parts.inbox, places);
         let (state_dir, records) = (parts.state_dir, parts.records);
-        Ok(Self { state_dir, records, modules, reporter, journal, guard, probes })
+        Ok(Self { state_dir, records, modules, reporter, journal, guard, probes, filters })
     }
 
     /// Modules whose application, address and mounts an earlier run left in place, and until when
@@ -137,6 +145,16 @@ impl<V: DataPath> LinuxOs<V> {
             }
         }
         running
+    }
+
+    /// Addresses that another node of the farm announces are not announced here.
+    fn keep_silent(&self, module: ModuleId, table: &FilterTable) {
+        let Some(leaves) = self.modules.get(&module) else { return };
+        if table.leader == Some(table.local) {
+            return;
+        }
+        let addresses = table.interfaces.iter().flat_map(|interface| &interface.addresses);
+        addresses.for_each(|vip| leaves.addresses.keep_silent(vip.addr));
     }
 
     fn complain(&self, text: String) {
@@ -296,11 +314,19 @@ impl<V: DataPath> Os for LinuxOs<V> {
     }
 
     async fn filter(&self, module: ModuleId, request: FilterRequest) -> Outcome {
+        let filters = Arc::clone(&self.filters);
+        if let FilterRequest::Clear = request {
+            filters.void(module);
+            return outcome(on_a_thread(move || filters.clear(module)).await);
+        }
+        let ticket = filters.ticket(module);
         match request {
-            FilterRequest::Clear => Outcome::Done,
-            FilterRequest::Set(_) | FilterRequest::Extend { .. } => Outcome::Failed(format!(
-                "{module}: this build has no packet filter: it cannot share an address"
-            )),
+            FilterRequest::Set(table) => {
+                self.keep_silent(module, &table);
+                outcome(on_a_thread(move || filters.set(module, *table, ticket)).await)
+            }
+            FilterRequest::Extend { until } => outcome(filters.extend(module, until, ticket)),
+            FilterRequest::Clear => unreachable!("answered above"),
         }
     }
 

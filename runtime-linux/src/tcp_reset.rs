@@ -31,13 +31,7 @@ pub fn reset_connections(address: IpAddr) -> io::Result<u32> {
     let begun = Instant::now();
     let mut netlink = Netlink::open(Family::SockDiag)?;
     let mut count = 0;
-    // Servers that listen on `::` hold their IPv4 connections in IPv6 sockets.
-    let families: &[i32] = match address {
-        IpAddr::V4(_) => &[libc::AF_INET, libc::AF_INET6],
-        IpAddr::V6(_) => &[libc::AF_INET6],
-    };
-    for &family in families {
-        let family = u8::try_from(family).expect("both families are below 256");
+    for &family in families(address) {
         for id in connections(&mut netlink, family, address)? {
             if begun.elapsed() > BUDGET {
                 return Ok(count);
@@ -51,6 +45,50 @@ pub fn reset_connections(address: IpAddr) -> io::Result<u32> {
         }
     }
     Ok(count)
+}
+
+/// A connection of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// Port here.
+    pub local_port: u16,
+    /// Address of the other end.
+    pub peer: IpAddr,
+    /// Port of the other end.
+    pub peer_port: u16,
+}
+
+/// The connections whose local address is `address`, on the way or established.
+pub fn connections_of(address: IpAddr) -> io::Result<Vec<Connection>> {
+    let mut netlink = Netlink::open(Family::SockDiag)?;
+    let mut found = Vec::new();
+    for &family in families(address) {
+        let ids = connections(&mut netlink, family, address)?;
+        found.extend(ids.iter().map(|id| connection(family, id)));
+    }
+    Ok(found)
+}
+
+/// Reads `struct inet_diag_sockid`.
+fn connection(family: u8, id: &[u8; ID_BYTES]) -> Connection {
+    let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
+    let peer: [u8; 16] = std::array::from_fn(|i| id[20 + i]);
+    let peer = if i32::from(family) == libc::AF_INET {
+        IpAddr::from([peer[0], peer[1], peer[2], peer[3]])
+    } else {
+        IpAddr::from(peer).to_canonical()
+    };
+    Connection { local_port: port(0), peer, peer_port: port(2) }
+}
+
+/// Servers that listen on `::` hold their IPv4 connections in IPv6 sockets.
+fn families(address: IpAddr) -> &'static [u8] {
+    const INET: u8 = libc::AF_INET as u8;
+    const INET6: u8 = libc::AF_INET6 as u8;
+    match address {
+        IpAddr::V4(_) => &[INET, INET6],
+        IpAddr::V6(_) => &[INET6],
+    }
 }
 
 fn connections(

@@ -16,7 +16,7 @@ mod keeper;
 
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -141,9 +141,31 @@ fn reroute_of(interfaces: &[InterfaceConfig]) -> BTreeMap<IpAddr, Reroute> {
 #[derive(Debug)]
 pub struct VirtualAddresses {
     settings: VipSettings,
+    friends: Friends,
     table: Arc<Mutex<Table>>,
     waker: Arc<Waker>,
     keeper: Option<JoinHandle<()>>,
+}
+
+/// Those who may have a shared address beside this node: the other nodes of a farm.
+#[derive(Clone, Default)]
+pub struct Friends(Option<Arc<dyn Fn(Mac) -> bool + Send + Sync>>);
+
+impl Friends {
+    /// Those for whom `is_friend` says so.
+    pub fn new(is_friend: impl Fn(Mac) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_friend)))
+    }
+
+    fn contains(&self, mac: Mac) -> bool {
+        self.0.as_ref().is_some_and(|is_friend| is_friend(mac))
+    }
+}
+
+impl fmt::Debug for Friends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Friends").field(&self.0.is_some()).finish()
+    }
 }
 
 /// The place of one order among those that concern an address.
@@ -182,7 +204,14 @@ impl VirtualAddresses {
             .name("vip-keeper".to_owned())
             .stack_size(256 * 1024)
             .spawn(move || keeper.run())?;
-        Ok(Self { settings, table, waker, keeper: Some(keeper) })
+        Ok(Self { settings, friends: Friends::default(), table, waker, keeper: Some(keeper) })
+    }
+
+    /// Says whose claims to a shared address are no conflict.
+    #[must_use]
+    pub fn with_friends(mut self, friends: Friends) -> Self {
+        self.friends = friends;
+        self
     }
 
     /// Sets and announces an address; one that is already held is announced again.
@@ -210,10 +239,10 @@ impl VirtualAddresses {
             .iter()
             .any(|a| a.addr == addr && a.index == interface.index);
         if !ours {
-            self.wait_until_free(&interface, addr, order, look)?;
+            self.wait_until_free(&interface, vip, order, look)?;
         }
         let reroute = self.settings.reroute.get(&addr).copied();
-        let held = Held::new(address, &interface, reroute, Instant::now());
+        let held = Held::new(address, &interface, reroute, vip.shared, Instant::now());
         {
             let mut table = lock(&self.table);
             if table.orders.get(&addr) != Some(&order) {
@@ -222,7 +251,9 @@ impl VirtualAddresses {
             interface::set_address(&mut netlink, address, LIFETIME_S).map_err(system)?;
             table.held.insert(addr, held.clone());
         }
-        if let Err(error) = held.announce() {
+        if held.announces()
+            && let Err(error) = held.announce()
+        {
             warn!(%addr, %error, "the virtual address could not be announced");
         }
         self.waker.wake();
@@ -233,13 +264,14 @@ impl VirtualAddresses {
     fn wait_until_free(
         &self,
         interface: &Interface,
-        addr: IpAddr,
+        vip: &VirtualIp,
         order: u64,
         look: Look,
     ) -> Result<(), VipError> {
-        let begun = Instant::now();
+        let (addr, begun) = (vip.addr, Instant::now());
+        let is_friend = |mac| vip.shared && self.friends.contains(mac);
         loop {
-            let claimant = detect::claimant(interface, addr, look)
+            let claimant = detect::claimant_except(interface, addr, look, &is_friend)
                 .map_err(|error| VipError::System { addr, error })?;
             if lock(&self.table).orders.get(&addr) != Some(&order) {
                 return Err(VipError::Withdrawn { addr });
@@ -287,13 +319,20 @@ impl VirtualAddresses {
         let held = {
             let mut table = lock(&self.table);
             let Some(held) = table.held.get_mut(&addr) else { return };
-            held.repeat(Instant::now());
+            held.speak(Instant::now());
             held.clone()
         };
         if let Err(error) = held.announce() {
             warn!(%addr, %error, "the virtual address could not be announced");
         }
         self.waker.wake();
+    }
+
+    /// Announces an address no more, although it is held: another node does.
+    pub fn keep_silent(&self, addr: IpAddr) {
+        if let Some(held) = lock(&self.table).held.get_mut(&addr) {
+            held.keep_silent();
+        }
     }
 
     /// The addresses that are held.
@@ -318,13 +357,26 @@ impl Drop for VirtualAddresses {
     }
 }
 
+/// Finds the interface whose network contains a virtual address, or that it names.
+pub(crate) fn interface_of(netlink: &mut Netlink, vip: &VirtualIp) -> Result<Interface, VipError> {
+    Ok(place(netlink, vip)?.0)
+}
+
 /// Finds the interface and the prefix of a virtual address.
 fn place(netlink: &mut Netlink, vip: &VirtualIp) -> Result<(Interface, Address), VipError> {
     let addr = vip.addr;
     let system = |error| VipError::System { addr, error };
     let interfaces = interface::interfaces(netlink).map_err(system)?;
     let addresses = interface::addresses(netlink).map_err(system)?;
-    choose(&interfaces, &addresses, vip)
+    let (interface, mut address) = choose(&interfaces, &addresses, vip)?;
+    if vip.shared && addr.is_ipv6() {
+        // On the interface itself the kernel would name the address when it asks for a client's
+        // Ethernet address, and the client would take this node's for that of the address.
+        let lo = interfaces.iter().find(|i| i.name == "lo");
+        let lo = lo.ok_or(VipError::NoInterface { addr })?;
+        address = Address { index: lo.index, addr, prefix: 128 };
+    }
+    Ok((interface, address))
 }
 
 fn choose(

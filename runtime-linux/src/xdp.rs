@@ -12,7 +12,10 @@
 
 pub mod bpffs;
 pub mod capability;
+pub mod filters;
+mod keeper;
 pub mod plan;
+mod presence;
 
 use std::{
     fs, io,
@@ -158,6 +161,7 @@ pub struct Filter {
     ebpf: Ebpf,
     active: u32,
     link: Option<(PinnedLink, Mode)>,
+    generic_only: bool,
 }
 
 impl Filter {
@@ -182,10 +186,22 @@ impl Filter {
             interface: interface.to_owned(),
             error: chain(&error),
         })?;
-        let mut filter =
-            Self { interface: interface.to_owned(), index, dir, ebpf, active: 0, link: None };
+        let mut filter = Self {
+            interface: interface.to_owned(),
+            index,
+            dir,
+            ebpf,
+            active: 0,
+            link: None,
+            generic_only: false,
+        };
         filter.active = filter.numbers(map::ACTIVE)?.get(&0, 0).map_err(filter.map(map::ACTIVE))?;
         Ok(filter)
+    }
+
+    /// Does without native mode, if the filter is not attached yet.
+    pub fn prefer_generic(&mut self) {
+        self.generic_only = true;
     }
 
     /// From now on judges by this table, for every packet that begins to be judged after this
@@ -300,33 +316,25 @@ impl Filter {
     fn attach_new(&mut self) -> Result<(aya::programs::xdp::XdpLinkId, Mode), FilterError> {
         let (interface, index) = (self.interface.clone(), self.index);
         let program = program(&mut self.ebpf);
-        let driver = match program.attach_to_if_index(index, XdpMode::Driver) {
-            Ok(id) => return Ok((id, Mode::Native)),
-            Err(error) => error,
-        };
-        match errno(&driver) {
-            Some(libc::EBUSY | libc::EEXIST) => return Err(FilterError::Occupied { interface }),
-            Some(libc::ENODEV) => return Err(FilterError::NoInterface { interface }),
-            Some(libc::EPERM) => {
-                let missing = vec!["CAP_NET_ADMIN"];
-                return Err(FilterError::Capability { interface, missing });
+        let mut reason = "not tried: a virtual cable loses rewritten Ethernet addresses".to_owned();
+        if !self.generic_only {
+            match program.attach_to_if_index(index, XdpMode::Driver) {
+                Ok(id) => return Ok((id, Mode::Native)),
+                Err(error) => match obstacle(&error, &interface) {
+                    Some(obstacle) => return Err(obstacle),
+                    None => reason = chain(&error),
+                },
             }
-            _ => {}
         }
         match program.attach_to_if_index(index, XdpMode::Skb) {
             Ok(id) => {
-                let reason = chain(&driver);
                 warn!(interface, reason, "packet filter in generic mode: slower than native");
                 Ok((id, Mode::Generic))
             }
-            Err(generic) => Err(match errno(&generic) {
-                Some(libc::EBUSY | libc::EEXIST) => FilterError::Occupied { interface },
-                _ => FilterError::Unsupported {
-                    interface,
-                    driver: chain(&driver),
-                    generic: chain(&generic),
-                },
-            }),
+            Err(error) => Err(obstacle(&error, &interface).unwrap_or_else(|| {
+                let generic = chain(&error);
+                FilterError::Unsupported { interface, driver: reason, generic }
+            })),
         }
     }
 
@@ -385,7 +393,11 @@ pub fn remove_leftovers(bpffs: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     for entry in entries {
-        remove_pins(&entry?.path())?;
+        let entry = entry?;
+        // The kernel puts files of its own there.
+        if entry.file_type()?.is_dir() {
+            remove_pins(&entry.path())?;
+        }
     }
     Ok(())
 }
@@ -403,6 +415,20 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+/// Why no mode will do, if the kernel says so.
+fn obstacle(error: &ProgramError, interface: &str) -> Option<FilterError> {
+    let interface = interface.to_owned();
+    match errno(error)? {
+        libc::EBUSY | libc::EEXIST => Some(FilterError::Occupied { interface }),
+        libc::ENODEV => Some(FilterError::NoInterface { interface }),
+        libc::EPERM => {
+            let missing = vec!["CAP_NET_ADMIN"];
+            Some(FilterError::Capability { interface, missing })
+        }
+        _ => None,
+    }
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::frames::{Content, Frame, arp_request, checksum, checksum_v6, solicitation};
 
-const OWN: u64 = 0x02_00_00_00_00_01;
-const OTHER: u64 = 0x02_00_00_00_00_02;
-const CLIENT: u64 = 0x02_00_00_00_00_99;
-const VIRTUAL: u64 = 0x5a_fe_0a_00_00_64;
+const OWN: u64 = 0x0200_0000_0001;
+const OTHER: u64 = 0x0200_0000_0002;
+const CLIENT: u64 = 0x0200_0000_0099;
+const VIRTUAL: u64 = 0x5afe_0a00_0064;
 
 fn table() -> Box<Table> {
     let mut table = Box::new(Table::EMPTY);

@@ -20,11 +20,11 @@ use crate::{
     layout::{NO_GROUP_OF_RULE, USED},
 };
 
-const OWN: u64 = 0x02_00_00_00_00_01;
-const OTHER: u64 = 0x02_00_00_00_00_02;
-const THIRD: u64 = 0x02_00_00_00_00_03;
-const CLIENT: u64 = 0x02_00_00_00_00_99;
-const VIRTUAL: u64 = 0x5a_fe_0a_00_00_64;
+const OWN: u64 = 0x0200_0000_0001;
+const OTHER: u64 = 0x0200_0000_0002;
+const THIRD: u64 = 0x0200_0000_0003;
+const CLIENT: u64 = 0x0200_0000_0099;
+const VIRTUAL: u64 = 0x5afe_0a00_0064;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 

@@ -95,6 +95,35 @@ pub(super) fn join_bridge(port: &str, bridge: &str) -> io::Result<()> {
     netlink.order(NEW_LINK, 0, &body)
 }
 
+/// Makes a port of a switch finish checksums before it sends, as a real card does. Virtual cables
+/// pass them on unfinished, which a packet filter that sends frames back cannot make good. Returns
+/// the kernel's number of the port.
+pub(super) fn finish_checksums(port: &str) -> io::Result<u32> {
+    const SET_TRANSMIT_CHECKSUM: u32 = 0x17;
+    set_offload(port, SET_TRANSMIT_CHECKSUM, 0)?;
+    index_of(&mut Netlink::open(Family::Route)?, port)
+}
+
+/// Source: ethtool(8); Linux 6.1 `include/uapi/linux/ethtool.h`.
+fn set_offload(interface: &str, command: u32, value: u32) -> io::Result<()> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    let mut order = [command, value];
+    // SAFETY: `ifreq` consists of integers, arrays and pointers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes().take(15)) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = order.as_mut_ptr().cast();
+    // SAFETY: the request names an interface with a terminating zero and points to an order of
+    // two words, and both live across the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 pub(super) fn switch_on(name: &str) -> io::Result<()> {
     set_flags(name, UP)
 }

@@ -57,6 +57,16 @@ const FRAMES_MAX: u32 = 10_000;
 ///
 /// An interface that is down, or that needs no resolution of addresses, has no other claimant.
 pub(crate) fn claimant(interface: &Interface, addr: IpAddr, look: Look) -> io::Result<Option<Mac>> {
+    claimant_except(interface, addr, look, &|_| false)
+}
+
+/// The same, but for those who may claim it beside this node.
+pub(crate) fn claimant_except(
+    interface: &Interface,
+    addr: IpAddr,
+    look: Look,
+    ignored: &dyn Fn(Mac) -> bool,
+) -> io::Result<Option<Mac>> {
     let (Some(own), true, true) = (interface.mac, interface.resolves, interface.running) else {
         return Ok(None);
     };
@@ -84,6 +94,7 @@ pub(crate) fn claimant(interface: &Interface, addr: IpAddr, look: Look) -> io::R
                 IpAddr::V4(addr) => arp::claimant(frame, own, addr),
                 IpAddr::V6(addr) => nd::claimant(frame, own, addr),
             };
+            let found = found.filter(|mac| !ignored(*mac));
             frames += 1;
             if found.is_some() || frames > FRAMES_MAX {
                 return Ok(found);

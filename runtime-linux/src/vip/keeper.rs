@@ -46,28 +46,58 @@ const LINK_NEWS: u32 = 1;
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     address: Address,
-    mac: Option<Mac>,
+    /// Where it is announced: the kernel's number of the interface, and its Ethernet address.
+    via: Option<(u32, Mac)>,
     /// Moments of further announcements, earliest last.
     due: Vec<Instant>,
+    repetition: Option<Reroute>,
     reroute: Option<(Duration, Instant)>,
+    /// Whether this node tells others where the address is.
+    announces: bool,
 }
 
 impl Held {
+    /// An address that was just set; `shared`: other nodes have it too, so that this one keeps
+    /// silent until it is told to announce it.
     pub(super) fn new(
         address: Address,
         interface: &Interface,
-        reroute: Option<Reroute>,
+        repetition: Option<Reroute>,
+        shared: bool,
         now: Instant,
     ) -> Self {
-        let mac = interface.mac.filter(|_| interface.resolves);
-        let reroute = reroute.map(|r| (r.interval, now + r.elapse));
-        let mut held = Self { address, mac, due: Vec::new(), reroute };
-        held.repeat(now);
+        let via = interface.mac.filter(|_| interface.resolves).map(|mac| (interface.index, mac));
+        let mut held =
+            Self { address, via, due: Vec::new(), repetition, reroute: None, announces: false };
+        if !shared {
+            held.speak(now);
+        }
         held
+    }
+
+    /// Begins to announce the address, for the time of its repetition.
+    pub(super) fn speak(&mut self, now: Instant) {
+        self.announces = true;
+        self.reroute = self.repetition.map(|r| (r.interval, now + r.elapse));
+        self.repeat(now);
+    }
+
+    /// Announces it no more: another node does.
+    pub(super) fn keep_silent(&mut self) {
+        self.announces = false;
+        self.due.clear();
+    }
+
+    /// Whether this node tells others where the address is.
+    pub(super) const fn announces(&self) -> bool {
+        self.announces
     }
 
     /// Plans the repetitions that follow an announcement made now.
     pub(super) fn repeat(&mut self, now: Instant) {
+        if !self.announces {
+            return;
+        }
         self.due = REPETITIONS.iter().rev().map(|delay| now + *delay).collect();
         if let Some((interval, end)) = self.reroute
             && now + interval <= end
@@ -78,16 +108,16 @@ impl Held {
 
     /// Sends one announcement.
     pub(super) fn announce(&self) -> io::Result<()> {
-        let Some(mac) = self.mac else { return Ok(()) };
+        let Some((index, mac)) = self.via else { return Ok(()) };
         match self.address.addr {
             IpAddr::V4(addr) => {
-                let socket = PacketSocket::open(self.address.index, ETHERTYPE_ARP)?;
+                let socket = PacketSocket::open(index, ETHERTYPE_ARP)?;
                 for frame in arp::announcements(mac, addr) {
                     socket.send(&frame)?;
                 }
             }
             IpAddr::V6(addr) => {
-                let socket = PacketSocket::open(self.address.index, ETHERTYPE_IPV6)?;
+                let socket = PacketSocket::open(index, ETHERTYPE_IPV6)?;
                 socket.send(&nd::announcement(mac, addr))?;
             }
         }
@@ -239,8 +269,10 @@ mod tests {
             up: true,
             running: true,
             resolves: true,
+            xdp: None,
+            is_veth: false,
         };
-        Held::new(address, &interface, reroute, now)
+        Held::new(address, &interface, reroute, false, now)
     }
 
     /// Milliseconds after `start` at which announcements are made, up to `limit_ms`.

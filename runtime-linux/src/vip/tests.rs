@@ -14,6 +14,8 @@ fn interface(index: u32, name: &str) -> Interface {
         up: true,
         running: true,
         resolves: true,
+        xdp: None,
+        is_veth: false,
     }
 }
 
