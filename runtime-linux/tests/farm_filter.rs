@@ -129,7 +129,8 @@ fn connections(farm: &Farm, count: usize) -> Vec<Connection> {
     let hosts: Vec<u8> = CLIENTS.collect();
     let open = |i: usize| {
         let host = hosts[i % hosts.len()];
-        let (from, vip) = if i.is_multiple_of(3) { (client6(host), vip6()) } else { (client(host), vip4()) };
+        let (from, vip) =
+            if i.is_multiple_of(3) { (client6(host), vip6()) } else { (client(host), vip4()) };
         Connection::open(&farm.lab, from, vip, BY_PORT).expect("a node takes it")
     };
     (0..count).map(open).collect()

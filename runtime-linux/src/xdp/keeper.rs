@@ -174,7 +174,7 @@ fn ask(question: &Question) -> Option<Mac> {
     for text in &question.addrs {
         let Ok(found) = (text.as_str(), 0).to_socket_addrs() else { continue };
         for addr in found {
-            if let Ok(Some(mac)) = claimant(&question.interface, addr.ip(), Look::Quick) {
+            if let Ok(Some(mac)) = claimant(&question.interface, addr.ip(), Look::Thorough) {
                 return Some(mac);
             }
         }
