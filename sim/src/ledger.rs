@@ -44,8 +44,8 @@ impl Ledger {
     /// Takes note.
     pub fn observe(&mut self, now: SimTime, fact: &Fact) {
         match fact {
-            Fact::AppRuns(host) => self.runs[host.index()] = true,
-            Fact::AppStopped(host, _) => self.runs[host.index()] = false,
+            Fact::AppRuns(host) if host.index() < 2 => self.runs[host.index()] = true,
+            Fact::AppStopped(host, _) if host.index() < 2 => self.runs[host.index()] = false,
             _ => {}
         }
         match fact {
