@@ -412,11 +412,8 @@ fn own_bucket<K: Kernel>(
 /// The first of some nodes.
 #[inline(always)]
 fn relay(arrival: &Arrival<'_>, nodes: u64) -> Option<Action> {
-    if nodes == 0 {
-        return None;
-    }
     let node = lowest(nodes);
-    Some(Action::Forward { node, at: arrival.at })
+    (nodes != 0).then_some(Action::Forward { node, at: arrival.at })
 }
 
 /// Number of the lowest bit; the kernel's instruction set has no such instruction.

@@ -87,7 +87,10 @@ pub enum FilterError {
         interface: String,
     },
     /// No place to keep the filter across restarts.
-    #[error("no BPF file system at {}: {error}; the kernel needs CONFIG_BPF_SYSCALL", .dir.display())]
+    #[error(
+        "no BPF file system at {}: {error}; the kernel needs CONFIG_BPF_SYSCALL",
+        .dir.display()
+    )]
     NoFileSystem {
         /// Where it should be.
         dir: PathBuf,

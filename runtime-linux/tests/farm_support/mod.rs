@@ -260,6 +260,8 @@ impl Farm {
     /// A node dies: its processes, its addresses and its filter are gone at once.
     pub(crate) fn kill(&mut self, number: u8) {
         let node = self.nodes[usize::from(number)].take().expect("it ran");
+        // First, so that nothing it does at its end reaches a client.
+        self.lab.unplug(usize::from(number), 0).expect("a cable can be pulled");
         let machine = self.lab.machine(usize::from(number));
         machine
             .enter(|| {
@@ -270,7 +272,6 @@ impl Farm {
                 Ok(())
             })
             .expect("the machine is on");
-        self.lab.unplug(usize::from(number), 0).expect("a cable can be pulled");
     }
 
     /// Ends a node's filters as a daemon that ends, and starts them again without a table.

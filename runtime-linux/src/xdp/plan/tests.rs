@@ -180,7 +180,9 @@ proptest! {
     }
 
     #[test]
-    fn of_the_nodes_of_a_farm_exactly_the_owner_accepts(host in any::<u32>(), from in any::<u16>()) {
+    fn of_the_nodes_of_a_farm_exactly_the_owner_accepts(
+        host in any::<u32>(), from in any::<u16>(),
+    ) {
         let rules = vec![rule(RuleProtocol::Tcp, Some(80), RuleFilter::OnPort, 0)];
         let interface =
             interface(InterfaceKind::VmacInvisible(VirtualMac(VIRTUAL)), &["10.0.0.100"]);
