@@ -167,7 +167,11 @@ impl Farm {
             own_directories: Vec::new(),
             modules: vec![module],
         };
-        Ok(Self { cluster: Cluster::build(directory, program, cluster)?, spec })
+        let mut cluster = Cluster::build(directory, program, cluster)?;
+        if spec.interface.is_some() {
+            cluster.lab_mut().carry_whole_frames()?;
+        }
+        Ok(Self { cluster, spec })
     }
 
     /// The cluster.
