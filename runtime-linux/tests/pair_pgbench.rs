@@ -31,6 +31,8 @@ const CLIENTS: u32 = 4;
 /// Seconds of one run of `pgbench`: what it did is known when it has ended.
 const RUN_SECONDS: u32 = 3;
 const SCALE: u32 = 2;
+/// A run that ends sooner found no server.
+const REFUSED: Duration = Duration::from_millis(100);
 
 /// TPC-B as `pgbench` has it, and the row by which a transaction is found again.
 const TRANSACTION: &str = "\
@@ -124,8 +126,12 @@ impl Load {
             place.move_in().expect("root may enter a namespace that it made");
             let mut run = 0;
             while !end.load(Ordering::Relaxed) {
+                let begun = Instant::now();
                 programs.run(run);
                 run += 1;
+                if begun.elapsed() < REFUSED {
+                    std::thread::sleep(REFUSED);
+                }
             }
             run
         });
