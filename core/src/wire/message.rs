@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checks::resource::ResourceState,
-    farm::{BucketSet, MemberSet, Slot},
+    farm::set::{BucketSet, MemberSet, Slot},
     ids::{Epoch, Incarnation, ModuleId, NodeId},
     replication::generation::{Generation, Lineage},
     status::{Phase, State},

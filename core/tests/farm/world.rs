@@ -48,7 +48,9 @@ impl Setup {
             signature: 7,
             farm: "",
             vip: "",
-            groups: "<group name=\"web\"><rule port=\"80\" proto=\"tcp\" filter=\"on_addr\"/></group>",
+            groups: r#"<group name="web">
+                <rule port="80" proto="tcp" filter="on_addr"/>
+            </group>"#,
         }
     }
 

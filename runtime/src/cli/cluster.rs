@@ -122,8 +122,8 @@ fn renew(dir: &Path, out: &Path) -> Result<()> {
     made.own.install(dir, false)?;
     let end = made.own.stream_security()?.own_end();
     print(&format!(
-        "new certificates of cluster {:016x}, valid until {end}; this machine has its own\n{lines}  \
-         then restart the daemons, the secondary's first: until both have restarted, the \
+        "new certificates of cluster {:016x}, valid until {end}; this machine has its own\n{lines}\
+         \x20 then restart the daemons, the secondary's first: until both have restarted, the \
          application goes on without replication\n\
          bundles hold secrets: delete them once they are installed\n",
         made.own.cluster().0

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(250);
 pub(super) enum FarmCommand {
     /// Say which node takes a client's new connections, and why.
     #[command(after_help = "Examples:\n  havre farm explain -m myfarm 192.0.2.7\n  \
-        havre farm explain -m myfarm 192.0.2.7:51324       where rules share by the client's port\n  \
+        havre farm explain -m myfarm 192.0.2.7:51324     where rules share by the client's port\n  \
         havre farm explain -m myfarm [2001:db8::7]:51324 --json")]
     Explain(explain::ExplainArgs),
     /// Take no new clients on a node; connections that exist go on until they end.

@@ -14,7 +14,7 @@ const CRATES: [(&str, &[&str]); 7] = [
     ("runtime-linux", &["havre-core", "havre-runtime", "havre-sim", "havre-ebpf"]),
     ("runtime-windows", &["havre-core", "havre-runtime"]),
     ("ebpf", &[]),
-    ("xtask", &["havre-core"]),
+    ("xtask", &["havre-core", "havre-runtime"]),
 ];
 
 /// Parts of core: they use types, and never each other.
@@ -22,7 +22,10 @@ const PARTS: [&str; 5] = ["membership", "quorum", "replication", "farm", "checks
 /// What stands above the parts, lowest first.
 const ROOTS: [&str; 3] = ["module", "node", "driver"];
 /// Types that live in a part's folder because they are about it.
-const TYPES_OF_PARTS: [&str; 5] = [
+const TYPES_OF_PARTS: [&str; 8] = [
+    "farm::explain",
+    "farm::set",
+    "farm::table",
     "replication::generation",
     "checks::probe",
     "checks::record",
@@ -101,12 +104,10 @@ fn uses(text: &str) -> BTreeSet<String> {
         match piece.strip_prefix('{') {
             Some(group) => {
                 for entry in top_entries(group) {
-                    found.insert(two_names(entry.trim()));
+                    found.extend(two_names_each(entry.trim()));
                 }
             }
-            None => {
-                found.insert(two_names(piece));
-            }
+            None => found.extend(two_names_each(piece)),
         }
     }
     found.retain(|path| !path.is_empty());
@@ -135,6 +136,18 @@ fn top_entries(group: &str) -> Vec<&str> {
     entries
 }
 
+/// The first two names of every path of an entry: `a::{b::C, d}` has `a::b` and `a::d`.
+fn two_names_each(entry: &str) -> Vec<String> {
+    match entry.split_once("::{") {
+        Some((first, group)) if !first.contains("::") => {
+            // A comma behind the last name leaves an empty entry.
+            let inner = top_entries(group).into_iter().map(str::trim).filter(|n| !n.is_empty());
+            inner.map(|name| two_names(&format!("{first}::{name}"))).collect()
+        }
+        _ => vec![two_names(entry)],
+    }
+}
+
 /// The first two names of a path; the second only if it is a module.
 fn two_names(path: &str) -> String {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
@@ -161,6 +174,9 @@ mod tests {
     fn parts_use_types_and_never_each_other_or_what_stands_above() {
         assert!(core("quorum.rs", "use crate::{ids::{NodeId, Epoch}, time::Instant};").is_empty());
         assert!(core("effect.rs", "use crate::replication::generation::Lineage;").is_empty());
+        let nested = "use crate::{farm::{set::Slot, table::{FilterNews, FilterTable},}, time::T};";
+        assert!(core("effect.rs", nested).is_empty());
+        assert_eq!(core("effect.rs", "use crate::farm::{set::Slot, buckets::assign};").len(), 1);
         assert!(core("module.rs", "use crate::{quorum::Quorum, membership::view};").is_empty());
         assert_eq!(core("quorum.rs", "use crate::membership::View;").len(), 1);
         assert_eq!(core("quorum/policy.rs", "use crate::{\n ids::X,\n node::Node,\n};").len(), 1);
