@@ -190,7 +190,7 @@ mod tests {
         keeper.submit(vec![Change::Advance(generation)], (), &mut ops, &mut out);
         for _ in 0..2 {
             assert!(keeper.advances());
-            let Some(Effect::Persist { op, .. }) = out.drain().last() else {
+            let Some(Effect::Persist { op, .. }) = out.drain().next_back() else {
                 panic!("one change after the other is made durable");
             };
             keeper.completed(op, true, &mut ops, &mut out);
