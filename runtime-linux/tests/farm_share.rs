@@ -204,12 +204,15 @@ fn each_client_is_answered_by_the_node_that_explain_names_through_death_and_retu
     assert_eq!(echoes(&farm), 2, "every node that lives answers a ping");
     standing.ask(&farm, dead, "after the death");
     standing.are_reset(&farm, dead);
+    // Their buckets go back to the node that returns, but they stay where they are.
+    let mut lent = Standing::open(&farm, &lost);
 
     farm.cluster_mut().power_on(dead).expect("it comes back");
     farm.cluster_mut().start(dead).expect("it starts");
     farm.wait_shared(&[0, 1, 2], LIMIT).expect("three nodes share again");
     assert_eq!(owners(&farm, 0, &clients), before, "the same members give the same map");
     standing.ask(&farm, dead, "after the return");
+    lent.ask(&farm, dead, "connections of moved clients after the return");
     compare(&farm, &clients, &before, "three nodes again");
 }
 
