@@ -113,9 +113,8 @@ fn a_pair_starts_swaps_and_outlives_a_node() {
     two.becomes(State::Prim, Phase::Ready);
     one.becomes(State::Second, Phase::Ready);
 
-    let refused =
-        toy::ask(&one.client, async |client| client.reload().await).expect_err("the module runs");
-    assert!(refused.to_string().contains("stop first: db"), "{refused}");
+    toy::ask(&one.client, async |client| client.reload().await).expect("nothing was changed");
+    one.becomes(State::Second, Phase::Ready);
 
     two.stop();
     one.becomes(State::Alone, Phase::Ready);

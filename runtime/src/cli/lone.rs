@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn errors_that_need_no_cluster_are_found_at_their_place() {
         let all = found("<safe><service mode=\"mirror\">\n<hart/>\n</service></safe>");
-        let error = all.iter().find(|one| one.severity == Severity::Error).expect("found");
-        assert_eq!((error.line, error.column), (2, 2), "{error}");
+        let at_its_place = |one: &&Diagnostic| (one.line, one.column) == (2, 1);
+        let error = all.iter().find(at_its_place).expect("the misspelt element is named");
+        assert_eq!(error.severity, Severity::Error, "{error}");
     }
 }
