@@ -4,6 +4,7 @@
 //! `module` and `config` work on files and need no daemon.
 
 mod about;
+mod checks;
 mod cluster;
 mod config;
 mod distribute;
@@ -34,8 +35,13 @@ use std::{
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
+use havre_core::checks::record::Switch;
+
 use crate::{
-    admin::{client::Client, health::HEALTH_PORT_DEFAULT, remote::ADMIN_PORT_DEFAULT},
+    admin::{
+        api::checks::LoopWord, client::Client, health::HEALTH_PORT_DEFAULT,
+        remote::ADMIN_PORT_DEFAULT,
+    },
     daemon::{self, Platform, Ports},
     events::trace::{self, TraceFormat},
     modules::check_name,
@@ -157,6 +163,38 @@ enum Command {
     /// Stop a module even if its scripts fail or hang.
     #[command(after_help = "Example: havre forcestop -m mymodule")]
     Forcestop(order::OrderArgs),
+    /// Show the state of a resource.
+    #[command(after_help = checks::GET_EXAMPLES)]
+    Get(checks::GetArgs),
+    /// Set a resource: what a checker of your own found.
+    #[command(after_help = checks::SET_EXAMPLES)]
+    Set(checks::SetArgs),
+    /// Switch the watching of processes and services on and off, or list them.
+    #[command(subcommand)]
+    Errd(checks::ErrdCommand),
+    /// Switch every checker that is not errd's on and off.
+    #[command(after_help = format!("{}\nExample: havre checker off -m mymodule",
+        checks::SWITCH_HELP))]
+    Checker(checks::SwitchArgs),
+    /// Allow or forbid a secondary to take over by itself.
+    #[command(after_help = "Do it on every node. Example: havre -H \"*\" failover off -m mymodule")]
+    Failover(checks::SwitchArgs),
+    /// Start a module with the daemon or not, where `<service boot=\"ignore\">` leaves it to this.
+    #[command(after_help = "Examples:\n  havre boot on -m mymodule\n  \
+        havre boot status -m mymodule")]
+    Boot(checks::SwitchArgs),
+    /// Count one detection that your own handler repairs.
+    #[command(after_help = "Example: havre incloop -m mymodule -i myhandler\n\
+        Exit code 0: go on, 1: the limit (maxloop) is reached, 2: not known.")]
+    Incloop(checks::LoopArgs),
+    /// Forget the detections that were counted.
+    #[command(after_help = "Example: havre resetloop -m mymodule\n\
+        Exit code 0: done, 2: not known.")]
+    Resetloop(checks::LoopArgs),
+    /// Show the detections that were counted.
+    #[command(after_help = "Example: havre checkloop -m mymodule\n\
+        Exit code 0: go on, 1: the limit (maxloop) is reached, 2: not known.")]
+    Checkloop(checks::LoopArgs),
     /// Say which node of a farm takes a client, or empty a node.
     #[command(subcommand)]
     Farm(farm::FarmCommand),
@@ -364,6 +402,15 @@ impl Command {
             | Self::Restart(_)
             | Self::Stopstart(_)
             | Self::Forcestop(_)
+            | Self::Get(_)
+            | Self::Set(_)
+            | Self::Errd(_)
+            | Self::Checker(_)
+            | Self::Failover(_)
+            | Self::Boot(_)
+            | Self::Incloop(_)
+            | Self::Resetloop(_)
+            | Self::Checkloop(_)
             | Self::Farm(_)
             | Self::State(_)
             | Self::Waitstate(_)
@@ -393,9 +440,7 @@ impl Command {
 
 fn execute_on<C: Commands>(commands: &C, command: &Command, target: &Target) -> Result<ExitCode> {
     let dir = target.state_dir.as_path();
-    let order = |args: &order::OrderArgs, name: &str| {
-        order::run(target, &args.module, name, (false, false))
-    };
+    let order = |args: &order::OrderArgs, name: &str| order::give(target, args, name);
     match command {
         Command::Daemon(args) => {
             trace::start(args.trace);
@@ -416,6 +461,15 @@ fn execute_on<C: Commands>(commands: &C, command: &Command, target: &Target) -> 
         Command::Restart(args) => order(args, "restart"),
         Command::Stopstart(args) => order(args, "stopstart"),
         Command::Forcestop(args) => order(args, "forcestop"),
+        Command::Get(args) => checks::get(target, args),
+        Command::Set(args) => checks::set(target, args),
+        Command::Errd(command) => checks::errd(target, command),
+        Command::Checker(args) => checks::switch(target, args, Switch::Checker),
+        Command::Failover(args) => checks::switch(target, args, Switch::Failover),
+        Command::Boot(args) => checks::switch(target, args, Switch::Boot),
+        Command::Incloop(args) => checks::loop_guard(target, args, LoopWord::IncLoop),
+        Command::Resetloop(args) => checks::loop_guard(target, args, LoopWord::ResetLoop),
+        Command::Checkloop(args) => checks::loop_guard(target, args, LoopWord::CheckLoop),
         Command::Farm(command) => farm::run(target, command),
         Command::State(args) => state::run(target, args),
         Command::Waitstate(args) => order::wait(target, args),

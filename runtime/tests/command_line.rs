@@ -5,6 +5,7 @@ mod toy;
 use std::{ffi::OsString, fs, path::Path, process::ExitCode};
 
 use anyhow::Result;
+use havre_core::status::{Phase, State};
 use havre_runtime::{
     admin::client::Client,
     cli::{self, Commands, DemoArgs},
@@ -70,6 +71,60 @@ fn write_configuration(dir: &Path) -> String {
     format!("127.0.0.3:{witness}")
 }
 
+/// Resources, switches, classes and the loop guard of a primary, which serves before and after.
+fn words_of_checkers(stop: &Stop, dir: &Path) {
+    for line in [
+        "set -r custom.disk -v down -i checker -m db",
+        "get -r custom.disk -m db",
+        "set -r custom.disk -v up -n",
+        "errd off -m db",
+        "errd list",
+        "errd on",
+        "checker off",
+        "checker on -m db",
+        "failover off",
+        "failover status",
+        "failover on",
+        "boot on",
+        "boot status -m db",
+        "state -v",
+        "checkloop",
+    ] {
+        succeeds(stop, dir, line);
+    }
+    for line in [
+        "get -r custom.other",
+        "get -r remote.custom.disk",
+        "set -r rfs.uptodate -v up",
+        "errd enable nosuchclass",
+        "start -i handler",
+    ] {
+        assert_ne!(havre(stop, dir, line), ExitCode::SUCCESS, "havre {line}");
+    }
+    let module = || toy::status(&Client::of(dir)).map(|found| found.node.modules[0].clone());
+    let checks = module().expect("answers").checks;
+    assert_eq!((checks.switches.failover, checks.switches.boot), (Some(true), Some(true)));
+    let disk = checks.resources.iter().find(|one| one.name.as_str() == "custom.disk");
+    let disk = disk.expect("was set");
+    assert_eq!(disk.history.len(), 1, "the change with -n is left out: {disk:?}");
+    assert_eq!((disk.state.to_string().as_str(), disk.by.as_str()), ("up", "root"));
+
+    succeeds(stop, dir, "restart -i handler");
+    toy::until("the application was started again", || {
+        module()
+            .filter(|now| now.starts == 2 && now.state == State::Prim && now.phase == Phase::Ready)
+    });
+    let counts =
+        |line: &str| (havre(stop, dir, line), module().expect("answers").checks.guard.count);
+    assert_eq!(counts("checkloop"), (ExitCode::SUCCESS, 1), "the restart was counted");
+    assert_eq!(counts("incloop -i handler"), (ExitCode::SUCCESS, 2));
+    assert_eq!(counts("incloop -i handler"), (ExitCode::SUCCESS, 3));
+    assert_eq!(counts("incloop -i handler"), (ExitCode::from(1), 4), "maxloop is 3");
+    assert_eq!(counts("checkloop"), (ExitCode::from(1), 4));
+    assert_eq!(counts("resetloop"), (ExitCode::SUCCESS, 0));
+    assert_eq!(havre(stop, dir, "checkloop -m web"), ExitCode::from(2), "no such module");
+}
+
 #[test]
 fn commands_lead_from_nothing_to_a_pair_with_a_witness() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
@@ -121,6 +176,7 @@ fn commands_lead_from_nothing_to_a_pair_with_a_witness() {
     for line in ["state -v", "state --json", "log -m db", "log --node -A"] {
         succeeds(&stop, &a, line);
     }
+    words_of_checkers(&stop, &a);
     succeeds(&stop, &a, "config check -m db");
     succeeds(&stop, &a, "module getports -m db");
     let file = a.join("modules/db/conf/userconfig.xml");

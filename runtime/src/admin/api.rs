@@ -3,7 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /api/v1/status` | [`Snapshot`] |
-//! | `POST /api/v1/modules/NAME/ORDER?full=&force=` | 202, or 409 with a [`Problem`] |
+//! | `POST /api/v1/modules/NAME/ORDER?full=&force=&by=` | 202, or 409 with a [`Problem`] |
+//! | `POST /api/v1/modules/NAME/resource`, `switch`, `class`, `loop` | see [`checks`] |
 //! | `GET /api/v1/modules/NAME/log?count=&all=` | [`LogReply`] |
 //! | `GET /api/v1/modules/NAME/explain?client=&client_port=&to=&protocol=&port=` | [`Explained`] |
 //! | `GET /api/v1/log?count=&all=` | [`LogReply`] of the node itself |
@@ -16,6 +17,8 @@
 //!
 //! It is served on `STATE/havre.sock`, which only root may open: no further check is made. Without
 //! the last line it is also served to the other nodes ([`super::remote`]).
+
+pub mod checks;
 
 use std::{
     io,
@@ -125,6 +128,7 @@ pub fn node_routes(api: Api) -> Router {
         .route("/api/v1/log", get(node_log))
         .route("/api/v1/commands", get(command_log))
         .route("/api/v1/reload", post(reload))
+        .merge(checks::routes())
         .merge(configuration::routes())
         .with_state(Arc::new(api))
 }
@@ -189,6 +193,8 @@ struct OrderQuery {
     full: bool,
     #[serde(default)]
     force: bool,
+    /// The detector in whose name the order is given; `None`: an administrator.
+    by: Option<String>,
 }
 
 async fn order(
@@ -197,10 +203,12 @@ async fn order(
     Query(query): Query<OrderQuery>,
     Extension(caller): Extension<Caller>,
 ) -> Result<StatusCode, Refused> {
+    let by = query.by.as_deref().map(checks::checked).transpose()?;
     let done = give_order(&api, &name, &order, &query).await;
     let flags = [(query.full, " --fullsync"), (query.force, " --force")];
     let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
-    note_command(&api, &caller, &format!("{order} -m {name}{flags}"), done.as_ref().err());
+    let by = by.map_or(String::new(), |by| format!(" -i {by}"));
+    note_command(&api, &caller, &format!("{order} -m {name}{flags}{by}"), done.as_ref().err());
     done
 }
 
@@ -223,7 +231,16 @@ async fn give_order(
         let text = format!("\"{order}\" is not an order");
         return Err(Refused(StatusCode::NOT_FOUND, text));
     };
-    match ask(api, Command::Module { module, order }).await? {
+    let command = match &query.by {
+        Some(by) => Command::ModuleBy { module, order, detector: by.clone() },
+        None => Command::Module { module, order },
+    };
+    give(api, command).await
+}
+
+/// Asks for something that is accepted or refused.
+async fn give(api: &Api, command: Command) -> Result<StatusCode, Refused> {
+    match ask(api, command).await? {
         Answer::Refused(reason) => Err(Refused(StatusCode::CONFLICT, reason)),
         Answer::Accepted | Answer::Status(_) | Answer::Loop(_) | Answer::Explained { .. } => {
             Ok(StatusCode::ACCEPTED)

@@ -1,5 +1,7 @@
 //! The client of the daemon's interface that the command line uses.
 
+mod checks;
+
 use std::{
     io,
     path::{Path, PathBuf},

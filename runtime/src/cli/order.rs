@@ -10,6 +10,7 @@ use clap::Args;
 use havre_core::status::{ModuleStatus, Phase, State};
 
 use super::{ModuleArg, Target, meant, print, with_client};
+use crate::admin::api::checks::plain_word;
 
 /// Exit code of `waitstate` if the state was not reached in time.
 const NOT_REACHED: u8 = 2;
@@ -19,7 +20,11 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, Args)]
 pub(super) struct OrderArgs {
     #[command(flatten)]
-    pub(super) module: ModuleArg,
+    module: ModuleArg,
+    /// Give the order as a detector of that name: the loop guard counts it, where an order of an
+    /// administrator sets it back. With restart, stopstart, stop and swap.
+    #[arg(short = 'i', value_name = "ID", value_parser = plain_word)]
+    identity: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +81,23 @@ fn state_named(word: &str) -> Result<State, String> {
     })
 }
 
+/// Gives an order without flags, in the name of an administrator or of a detector.
+pub(super) fn give(target: &Target, args: &OrderArgs, order: &str) -> Result<ExitCode> {
+    let Some(detector) = &args.identity else {
+        return run(target, &args.module, order, (false, false));
+    };
+    with_client(target, async |client| {
+        let name = meant(&client, &args.module).await?;
+        client.order_by(&name, order, detector).await?;
+        under_way(order, &name)
+    })
+}
+
+fn under_way(order: &str, name: &str) -> Result<ExitCode> {
+    print(&format!("{order} of {name} is under way; follow it with `havre state`\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Gives an order; `(full, force)` are its flags.
 pub(super) fn run(
     target: &Target,
@@ -86,8 +108,7 @@ pub(super) fn run(
     with_client(target, async |client| {
         let name = meant(&client, module).await?;
         client.order(&name, order, full, force).await?;
-        print(&format!("{order} of {name} is under way; follow it with `havre state`\n"))?;
-        Ok(ExitCode::SUCCESS)
+        under_way(order, &name)
     })
 }
 

@@ -12,13 +12,14 @@ use havre_core::{
 use super::{ModuleArg, STATE_UNKNOWN, Target, meant, print, with_client};
 use crate::admin::Snapshot;
 
+mod checks;
 mod farm;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   havre state                       every module of this node
-  havre state -m mymodule -v        with generation, networks and signature; of a farm, with the
-                                    owner of each bucket
+  havre state -m mymodule -v        with generation, networks, resources, failover rule and
+                                    loop counter; of a farm, with the owner of each bucket
   havre state -m mymodule -lq       for scripts: exit code 0 STOP, 1 WAIT, 2 ALONE or UP, 3 PRIM,
                                     4 SECOND, 255 unknown
   havre state --json                for programs";
@@ -169,6 +170,7 @@ fn details(text: &mut String, module: &ModuleStatus, now: Instant) {
         let state = if *up { "heartbeats arrive" } else { "no heartbeats" };
         line(text, format_args!("  network        {name}: {state}"));
     }
+    checks::details(text, &module.checks, now);
     line(text, format_args!("  signature      {:016x}", module.signature));
     line(text, format_args!("  number         {}", module.module.0));
 }
@@ -216,7 +218,8 @@ fn bytes(count: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
-fn span(span: Duration) -> String {
+/// `5 s`, `3 h`
+pub(super) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),

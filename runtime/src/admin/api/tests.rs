@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use havre_core::{
-    effect::{Effect, Input},
+    checks::{
+        record::{LoopStatus, Switch},
+        resource::{ResourceName, ResourceState, ResourceStatus},
+    },
+    effect::{Effect, Input, LoopVerb},
     machine::{Machine, Out},
 };
 use tokio::task::LocalSet;
 
-use super::*;
+use super::{checks::LoopWord, *};
 use crate::{
     admin::client::{Client, ClientError},
     agent,
@@ -28,6 +32,15 @@ impl Machine for Toy {
             Command::Status => Answer::Status(status_of(&["db"])),
             Command::Module { order: ModuleOrder::Stop, .. } => Answer::Accepted,
             Command::Explain { .. } => Answer::Refused("no farm".to_owned()),
+            Command::ModuleBy { order: ModuleOrder::Restart, .. } => Answer::Accepted,
+            Command::SetResource { state: ResourceState::Up | ResourceState::Down, .. } => {
+                Answer::Accepted
+            }
+            Command::Switch { switch: Switch::Errd, on: false, .. } => Answer::Accepted,
+            Command::Loop { verb: LoopVerb::Increment { by }, .. } if by == "handler" => {
+                Answer::Loop(LoopStatus { count: 4, max: 3, reached: true, ..Default::default() })
+            }
+            Command::Loop { verb: LoopVerb::Check, .. } => Answer::Loop(LoopStatus::default()),
             Command::Module { order, .. } => Answer::Refused(format!("{order:?}: not now")),
             other => Answer::Refused(format!("{other:?}: unknown")),
         };
@@ -41,8 +54,25 @@ impl Machine for Toy {
     }
 }
 
+/// Each module has one resource, `custom.disk`, which is up.
 fn status_of(modules: &[&str]) -> NodeStatus {
-    crate::cli::samples::node_status(modules)
+    let mut status = crate::cli::samples::node_status(modules);
+    for module in &mut status.modules {
+        module.checks.resources = vec![ResourceStatus {
+            name: disk(),
+            state: ResourceState::Up,
+            remote: None,
+            since: Instant::from_millis(1),
+            by: "root".to_owned(),
+            detail: String::new(),
+            history: Vec::new(),
+        }];
+    }
+    status
+}
+
+fn disk() -> ResourceName {
+    ResourceName::new("custom", "disk")
 }
 
 fn with_api(test: impl AsyncFnOnce(Client, &Path)) {
@@ -140,15 +170,92 @@ fn orders_are_noted_with_who_gave_them_and_what_became_of_them() {
     with_api(async |client, _| {
         client.order("db", "stop", false, false).await.expect("accepted");
         client.order("db", "prim", true, false).await.expect_err("refused");
-        let texts = eventually(async || {
-            let noted = client.commands(9).await.expect("answers").entries;
-            let texts: Vec<String> = noted.into_iter().map(|entry| entry.text).collect();
-            (texts.len() == 2).then_some(texts)
-        });
-        let texts = texts.await;
+        let texts = noted(&client, 2).await;
         assert_eq!(texts[0], "stop -m db | root | accepted");
         assert!(texts[1].starts_with("prim -m db --fullsync | root | Prim"), "{texts:?}");
     });
+}
+
+#[test]
+fn an_order_in_the_name_of_a_detector_is_one_and_is_noted_with_it() {
+    with_api(async |client, _| {
+        client.order_by("db", "restart", "handler").await.expect("accepted");
+        let refused = client.order_by("db", "stop", "handler").await.expect_err("refused");
+        let expected = "ModuleBy { module: ModuleId(1), order: Stop, detector: \"handler\" }";
+        assert!(refused.to_string().starts_with(expected), "{refused}");
+        let refused = client.order_by("db", "restart", "two\nlines").await.expect_err("refused");
+        assert!(refused.to_string().contains("is no name"), "{refused}");
+        let texts = noted(&client, 2).await;
+        assert_eq!(texts[0], "restart -m db -i handler | root | accepted");
+    });
+}
+
+#[test]
+fn a_resource_is_set_and_noted_when_that_changes_it() {
+    with_api(async |client, _| {
+        let set = async |state, how| client.set_resource("db", &disk(), state, how).await;
+        set(ResourceState::Up, (None, true)).await.expect("accepted");
+        set(ResourceState::Down, (Some("checker"), true)).await.expect("accepted");
+        let refused = set(ResourceState::Init, (None, false)).await.expect_err("refused");
+        let refused = refused.to_string();
+        for part in ["state: Init", "by: \"root\"", "history: false", "dot: 6"] {
+            assert!(refused.contains(part), "{part:?} is missing in {refused}");
+        }
+        let accent = ResourceName::new("custom", "d\u{e9}p\u{f4}t");
+        let refused = client.set_resource("db", &accent, ResourceState::Init, (None, true)).await;
+        assert!(refused.expect_err("refused").to_string().contains("d\u{e9}p\u{f4}t"));
+        let unknown = client.set_resource("web", &disk(), ResourceState::Up, (None, true)).await;
+        assert!(unknown.expect_err("no such module").to_string().contains("configured: db"));
+        let texts = noted(&client, 4).await;
+        let expected = "set -m db -r custom.disk -v down -i checker | root | accepted";
+        assert_eq!(texts[0], expected, "what was up already is not noted");
+    });
+}
+
+#[test]
+fn switches_and_classes_are_turned_and_noted() {
+    with_api(async |client, _| {
+        client.switch("db", Switch::Errd, false).await.expect("accepted");
+        let refused = client.switch("db", Switch::Boot, true).await.expect_err("refused");
+        let expected = "Switch { module: ModuleId(1), switch: Boot, on: true }";
+        assert!(refused.to_string().starts_with(expected), "{refused}");
+        let refused = client.class("db", "mine", true).await.expect_err("refused");
+        let expected = "Class { module: ModuleId(1), class: \"mine\", on: true }";
+        assert!(refused.to_string().starts_with(expected), "{refused}");
+        let texts = noted(&client, 3).await;
+        assert_eq!(texts[0], "errd off -m db | root | accepted");
+        assert!(texts[1].starts_with("boot on -m db | root | Switch"), "{texts:?}");
+        assert!(texts[2].starts_with("errd enable mine -m db | root | Class"), "{texts:?}");
+    });
+}
+
+#[test]
+fn the_loop_guard_tells_its_state_and_a_look_at_it_is_not_noted() {
+    with_api(async |client, _| {
+        let looked = client.loop_guard("db", LoopWord::CheckLoop, None).await.expect("answers");
+        assert_eq!(looked, LoopStatus::default());
+        let word = LoopWord::IncLoop;
+        let counted = client.loop_guard("db", word, Some("handler")).await.expect("answers");
+        assert!((counted.count, counted.max) == (4, 3) && counted.reached, "{counted:?}");
+        let word = LoopWord::ResetLoop;
+        let refused = client.loop_guard("db", word, None).await.expect_err("refused");
+        assert!(refused.to_string().contains("verb: Reset"), "{refused}");
+        let texts = noted(&client, 2).await;
+        assert_eq!(texts[0], "incloop -m db -i handler | root | accepted");
+        assert!(texts[1].starts_with("resetloop -m db -i root | root | Loop"), "{texts:?}");
+    });
+}
+
+/// The notes about orders, once there are that many.
+async fn noted(client: &Client, count: usize) -> Vec<String> {
+    let texts = eventually(async || {
+        let noted = client.commands(9).await.expect("answers").entries;
+        let texts: Vec<String> = noted.into_iter().map(|entry| entry.text).collect();
+        (texts.len() >= count).then_some(texts)
+    });
+    let texts = texts.await;
+    assert_eq!(texts.len(), count, "{texts:?}");
+    texts
 }
 
 #[test]
