@@ -9,7 +9,7 @@
 //! operating system finds no connection in it; the others are told, so that its owner does not
 //! answer for connections that it does not know.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     farm::{
@@ -223,16 +223,10 @@ impl Shares {
         others: &[(Slot, &FarmBeat)],
     ) -> Vec<FilterBucket> {
         let taken = self.table.as_ref().map_or(BucketSet::EMPTY, |last| last.own(index));
-        // Who may take or hold which buckets, by its own word.
-        let mut claimed = [MemberSet::EMPTY; BUCKETS];
+        let claimed = claimed(plan, own, others);
+        // Who may hold connections in which buckets, by its own word.
         let mut holders = [MemberSet::EMPTY; BUCKETS];
         for (slot, beat) in others {
-            // What one takes that does not hear this node is an isolation, and blocks nothing.
-            let sets = beat.claims.iter().filter(|_| beat.hears.contains(own));
-            let takes = sets.flat_map(|set| plan.own(*slot, *set).iter().collect::<Vec<_>>());
-            for bucket in takes {
-                claimed[usize::from(bucket)] = claimed[usize::from(bucket)].with(*slot);
-            }
             for bucket in beat.held.get(index).into_iter().flat_map(BucketSet::iter) {
                 holders[usize::from(bucket)] = holders[usize::from(bucket)].with(*slot);
             }
@@ -242,9 +236,10 @@ impl Shares {
         let hearing = others.iter().filter(|(_, beat)| beat.hears.contains(own));
         let known: MemberSet = hearing.map(|(slot, _)| *slot).collect();
         let certain = terms.listened || view.sharing.without(own).minus(known).is_empty();
+        let owners = plan.owners(view.sharing);
         let line = |bucket: u8| {
             let at = usize::from(bucket);
-            let owner = plan.owner(bucket, view.sharing);
+            let owner = owners[at];
             let free = taken.contains(bucket) || claimed[at].is_empty() && certain || hasty;
             let takes = owner.filter(|owner| *owner != own || terms.open && free);
             let here = if self.held[index].contains(bucket) {
@@ -261,6 +256,28 @@ impl Shares {
         };
         buckets().map(line).collect()
     }
+}
+
+/// Who may be taking which buckets, by its own word. Most members claim by the same set, whose
+/// map is made once.
+fn claimed(plan: &Plan, own: Slot, others: &[(Slot, &FarmBeat)]) -> [MemberSet; BUCKETS] {
+    let mut claimants: BTreeMap<MemberSet, MemberSet> = BTreeMap::new();
+    // What one takes that does not hear this node is an isolation, and blocks nothing.
+    for (slot, beat) in others.iter().filter(|(_, beat)| beat.hears.contains(own)) {
+        for set in &beat.claims {
+            let known = claimants.entry(*set).or_default();
+            *known = known.with(*slot);
+        }
+    }
+    let mut claimed = [MemberSet::EMPTY; BUCKETS];
+    for (set, by) in claimants {
+        for (claimed, owner) in claimed.iter_mut().zip(plan.owners(set)) {
+            if let Some(owner) = owner.filter(|owner| by.contains(*owner)) {
+                *claimed = claimed.with(owner);
+            }
+        }
+    }
+    claimed
 }
 
 /// The buckets that this node is to take by a view.
