@@ -4,6 +4,8 @@
 //! away says so once its filter has let go, and whoever is to get it waits for that. What a node
 //! may be taking is named by its *claims*: the sets of sharing members by whose maps its filter
 //! judges, the one that stands and those on their way. A node that was lost claims nothing.
+//! News of a claim may be on their way too: a bucket is taken only once all members that share and
+//! are heard have said that they share by the same set.
 //!
 //! Connections that began here stay here. A bucket that was given away is *held* until the
 //! operating system finds no connection in it; the others are told, so that its owner does not
@@ -236,11 +238,16 @@ impl Shares {
         let hearing = others.iter().filter(|(_, beat)| beat.hears.contains(own));
         let known: MemberSet = hearing.map(|(slot, _)| *slot).collect();
         let certain = terms.listened || view.sharing.without(own).minus(known).is_empty();
+        // What a member by another view takes may be news that is still on its way.
+        let heard = view.sharing.intersection(known);
+        let mut sharing = others.iter().filter(|(slot, _)| heard.contains(*slot));
+        let agreed = sharing.all(|(_, beat)| beat.sharing == view.sharing);
         let owners = plan.owners(view.sharing);
         let line = |bucket: u8| {
             let at = usize::from(bucket);
             let owner = owners[at];
-            let free = taken.contains(bucket) || claimed[at].is_empty() && certain || hasty;
+            let unclaimed = claimed[at].is_empty() && certain && agreed;
+            let free = taken.contains(bucket) || unclaimed || hasty;
             let takes = owner.filter(|owner| *owner != own || terms.open && free);
             let here = if self.held[index].contains(bucket) {
                 MemberSet::only(own)
