@@ -270,7 +270,10 @@ proptest! {
 
     #[test]
     fn checks_obey_the_laws(
-        steps in proptest::collection::vec((0u64..20_000, proptest::option::of(any_input())), 1..60),
+        steps in proptest::collection::vec(
+            (0u64..20_000, proptest::option::of(any_input())),
+            1..60,
+        ),
         shared in any::<bool>(),
     ) {
         let steps: Vec<_> = steps
